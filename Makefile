@@ -1,0 +1,82 @@
+# Everything a person or a machine runs by hand. `make` alone prints the list.
+# The environment in .venv comes from requirements.lock, with hashes, on the first target that needs it.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format samples schemas lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+# The options are read from the environment by the shell, so that quotes, dollars and spaces arrive
+# as they were typed:  PROMPT="..." STYLE=infographic ASPECT=16:9 QUALITY=high SEED=7 make demo
+demo: $(READY) ## from nothing to an image; takes PROMPT, STYLE, ASPECT, QUALITY, SEED
+	@$(BIN)/mmg demo \
+	  $${PROMPT:+"--prompt=$$PROMPT"} $${STYLE:+"--style=$$STYLE"} $${ASPECT:+"--aspect=$$ASPECT"} \
+	  $${QUALITY:+"--quality=$$QUALITY"} $${SEED:+"--seed=$$SEED"}
+
+up: $(READY) ## bus, worker and gateway in one process
+	@$(BIN)/mmg up
+
+test: $(READY) ## all tests
+	@$(BIN)/pytest -q
+
+check: $(READY) ## format, lint, types, spelling, then all tests: what .ci/run calls
+	@echo "check: format"
+	@$(BIN)/ruff format --quiet --check .
+	@echo "check: lint"
+	@$(BIN)/ruff check --quiet .
+	@echo "check: types"
+	@$(BIN)/mypy --no-error-summary
+	@echo "check: spelling"
+	@$(BIN)/codespell
+	@echo "check: tests"
+	@$(MAKE) --no-print-directory test
+
+format: $(READY) ## format the code and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+samples: $(READY) ## remake the sample images
+	@$(BIN)/python ops/samples.py
+
+schemas: $(READY) ## remake contracts/schemas from the contracts
+	@$(BIN)/mmg schema --write
+
+# UV_CUSTOM_COMPILE_COMMAND is what the header of the lock names as its origin.
+lock: $(READY) ## remake requirements.lock; UPGRADE=1 also moves what pyproject.toml left alone
+	@UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --quiet \
+	  --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
+	  $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+clean: ## remove what make built; data and images stay
+	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@find agent contracts ops tests -name __pycache__ -prune -exec rm -rf {} +
+
+# --- the environment ----------------------------------------------------------------------------
+
+# One sentence when PYTHON cannot build the environment, else nothing.
+python_fault = $(shell \
+  if ! command -v "$(PYTHON)" >/dev/null 2>&1; then \
+    echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make PYTHON=python3.12"; \
+  elif ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+    echo "$(PYTHON) is older than 3.11. Install Python 3.11 or newer, or name one: make PYTHON=python3.12"; \
+  elif ! "$(PYTHON)" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+    echo "$(PYTHON) cannot build environments. Install its venv package:" \
+      "apt-get install $$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
+  fi)
+
+# An environment that still runs is kept and brought up to the lock; any other is made anew.
+$(READY): requirements.lock pyproject.toml
+	$(if $(python_fault),$(error $(python_fault)))
+	@echo "venv: .venv with $$("$(PYTHON)" -V)"
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || "$(PYTHON)" -m venv --clear .venv
+	@echo "venv: packages of requirements.lock (the first time takes a minute)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "venv: mmg"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Tests of whole programs, as a person would run them."""

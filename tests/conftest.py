@@ -1,0 +1,35 @@
+"""What holds for every test: it leaves no task behind, and none of its tasks dies unseen."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+PASSES_TO_END = 5
+"""Passes of the loop that a task just cancelled gets to end; it needs one per await it is in."""
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left_on_the_loop() -> AsyncIterator[None]:
+    """Fail a test that leaves a task pending or whose loop had an error nobody awaited.
+
+    Set up before the fixtures of the test and ended after them, so that these may clean up first.
+    """
+    unseen: list[str] = []
+
+    def keep(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        unseen.append(f"{context['message']}: {context.get('exception')!r}")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(keep)
+    yield
+    for _ in range(PASSES_TO_END):
+        await asyncio.sleep(0)
+    gc.collect(1)  # a failed task that refers to itself reports only when it is collected
+    loop.set_exception_handler(None)
+    pending = asyncio.all_tasks() - {asyncio.current_task()}
+    problems = [*unseen, *(f"still pending: {task!r}" for task in pending)]
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)

@@ -1,0 +1,1 @@
+"""Tests of several parts together, against a real nats-server."""
