@@ -1,0 +1,176 @@
+"""The chain of one request in MMG_EVENTS: read it, append to it, never twice.
+
+An append is stored, superseded or unknown; a definite answer is forced by asking again with the
+same bytes and the same expected sequence, of which the server stores at most one copy.
+It must not decide which link comes next; `agent.core.job` does.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from agent.bus.connection import API_PREFIX, ApiError, Bus, NoAnswer, NoResponders
+from agent.core.job import Head
+from agent.core.steps import Outcome, Stored, Superseded, Unknown
+from contracts import codec, subjects
+from contracts.events import Link, kind_of
+from contracts.subjects import Identity
+
+STALE_WRITER: Final = frozenset({10071, 10164})
+"""Wrong last sequence: 10071 on one replica, usually 10164 on a replicated stream."""
+
+APPEND_PATIENCE_S: Final = 120.0
+HISTORY_TIMEOUT_S: Final = 5.0
+HISTORY_BATCH: Final = 1000
+_PAUSE_FIRST_S: Final = 0.05
+_PAUSE_MAX_S: Final = 2.0
+_ANSWER_S: Final = 3.0
+
+log = structlog.get_logger()
+
+
+class StoredLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A link's own bytes with its sequence."""
+
+    seq: int
+    subject: str
+    data: bytes
+
+
+class _Message(msgspec.Struct):
+    seq: int
+    data: bytes = b""
+    time: datetime | None = None
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _Message
+
+
+async def read_head(bus: Bus, who: Identity) -> Head | None:
+    """Read the last link from the stream's leader; None if the chain is empty.
+
+    Direct get may be stale on a replicated stream, so it is not used here. Raises: BusError.
+    """
+    query = {"last_by_subj": subjects.chain_filter(who)}
+    try:
+        data = await bus.api(f"STREAM.MSG.GET.{subjects.STREAM_EVENTS}", query)
+    except ApiError as error:
+        if error.not_found:
+            return None
+        raise
+    message = msgspec.json.decode(data, type=_MessageAnswer).message
+    return Head(seq=message.seq, link=codec.decode_link(message.data))
+
+
+async def append(
+    bus: Bus,
+    who: Identity,
+    link: Link,
+    expected: int,
+    *,
+    patience_s: float = APPEND_PATIENCE_S,
+) -> Outcome:
+    """Append `link` after the link at sequence `expected` (0: the chain is empty).
+
+    Asks again until the answer is definite or `patience_s` is over. Never raises for a server
+    that is away, slow or full: that is `Unknown`.
+    """
+    subject = subjects.chain(who, kind_of(link))
+    data = codec.encode(link)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience_s
+    pause_s = _PAUSE_FIRST_S
+    while True:
+        try:
+            outcome = await _append_once(bus, who, link, (subject, data, expected))
+        except (NoAnswer, ApiError) as error:
+            reason = str(error)
+        else:
+            if outcome is not None:
+                return outcome
+            reason = "the leader has not caught up"
+        if loop.time() + pause_s > end:
+            log.error("chain.unknown", request=str(who), kind=kind_of(link), reason=reason)
+            return Unknown(reason)
+        log.warning("chain.asked_again", request=str(who), kind=kind_of(link), reason=reason)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+
+async def _append_once(
+    bus: Bus, who: Identity, link: Link, message: tuple[str, bytes, int]
+) -> Outcome | None:
+    """Try once; None when the refusal came from a server that is behind the writer.
+
+    Raises: NoAnswer, or ApiError for a refusal that says nothing about the chain.
+    """
+    subject, data, expected = message
+    headers = codec.link_headers(link, source=f"/mmg/{bus.name}")
+    headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+    headers["Nats-Expected-Last-Subject-Sequence-Subject"] = subjects.chain_filter(who)
+    try:
+        ack = await bus.store(subject, data, headers, timeout_s=_ANSWER_S)
+    except ApiError as error:
+        if error.err_code not in STALE_WRITER:
+            raise
+    else:
+        return Stored(ack.seq)
+    head = await read_head(bus, who)
+    if head is None or head.seq < expected:
+        return None
+    if head.link.id == link.id:
+        return Stored(head.seq)
+    if head.seq == expected:
+        return None
+    return Superseded(head)
+
+
+async def read_chain(bus: Bus, who: Identity) -> list[StoredLink]:
+    """Read all links of a chain in order, by direct get: may lag on a replicated stream.
+
+    Raises: NoAnswer, ApiError.
+    """
+    inbox = bus.new_inbox()
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    links: list[StoredLink] = []
+
+    async def collect(msg: Msg) -> None:
+        headers = msg.headers or {}
+        status = headers.get("Status")
+        if done.done():
+            return
+        if status in ("204", "404"):
+            done.set_result(None)
+        elif status is not None:
+            done.set_exception(_status_error(status, headers.get("Description", "")))
+        else:
+            seq = int(headers["Nats-Sequence"])
+            links.append(StoredLink(seq=seq, subject=headers["Nats-Subject"], data=msg.data))
+
+    subscription = await bus.subscribe(inbox, collect)
+    query = {"seq": 1, "batch": HISTORY_BATCH, "next_by_subj": subjects.chain_filter(who)}
+    try:
+        await bus.nc.publish(
+            f"{API_PREFIX}.DIRECT.GET.{subjects.STREAM_EVENTS}",
+            msgspec.json.encode(query),
+            reply=inbox,
+        )
+        async with asyncio.timeout(HISTORY_TIMEOUT_S):
+            await done
+    except TimeoutError as error:
+        raise NoAnswer(f"no history of {who} within {HISTORY_TIMEOUT_S} s") from error
+    finally:
+        await subscription.unsubscribe()
+    return links
+
+
+def _status_error(status: str, description: str) -> ApiError | NoResponders:
+    if status == "503":
+        return NoResponders(f"no stream {subjects.STREAM_EVENTS}")
+    return ApiError(int(status), 0, description)

@@ -1,0 +1,322 @@
+"""The story of a request: from a delivery to its ack, step by step.
+
+`Story.run` is a generator: it yields what is to be done next and is sent what came of it, so the
+whole protocol is plain data and can be searched exhaustively. `agent.worker` performs the steps;
+nothing here waits, reads a clock or touches a server.
+
+The rules, by the numbers of the design's section 3:
+
+1. Start: `started` expects the chain as last seen; refused, the head says what the delivery means.
+2. Only the writer of the head settles the delivery, except that a closed chain may always be
+   acked away.
+3. An append that ends `Unknown` settles nothing, deletes nothing, says nothing.
+4. End: store the pictures, append the end, ack; in this order. Superseded: discard own files.
+5. A fault is a `retrying` link or the end; three tries an engine, three lost workers in all.
+6. Stop: `released`, then the delivery goes back.
+"""
+
+from collections.abc import Generator
+from datetime import datetime
+
+from agent.core import routing
+from agent.core.faults import Fault, InternalFault, Remedy
+from agent.core.job import (
+    EMPTY,
+    TRIES_MAX,
+    History,
+    Place,
+    StoredRequest,
+    backoff_s,
+    fold,
+    place_after,
+)
+from agent.core.links import Author, Pen
+from agent.core.routing import Candidate, EngineFacts
+from agent.core.steps import (
+    Append,
+    AskLane,
+    Command,
+    Discard,
+    Draw,
+    Drawn,
+    Event,
+    Faulted,
+    FreeSlot,
+    HandBack,
+    Interrupted,
+    Keep,
+    Kept,
+    Links,
+    Polish,
+    ReadHead,
+    ReadHistory,
+    Settle,
+    Stored,
+    Superseded,
+    TakeSlot,
+    Told,
+    Waits,
+    WaitUntil,
+)
+from contracts.errors import ErrorBody
+from contracts.events import FaultRecord, Link, Retrying, Started, is_terminal, kind_of
+
+Steps = Generator[Command, Told, None]
+Asking = Generator[Command, Told, Event]
+
+
+class Story:
+    """The steps of one job.
+
+    `ended` tells where it stands: the kind of the chain's end if this job wrote it, else
+    `settled`, `released`, `superseded` or `lapsed`.
+    """
+
+    def __init__(
+        self,
+        stored: StoredRequest,
+        author: Author,
+        facts: tuple[EngineFacts, ...],
+        now: datetime,
+    ) -> None:
+        """Begin with a delivery in hand and nothing said about it."""
+        self.stored = stored
+        self.author = author
+        self.facts = facts
+        self.now = now
+        self.place: Place = EMPTY
+        self.percent = 0
+        self.history = History()
+        self.ended = "lapsed"
+
+    def run(self) -> Steps:
+        """Carry the request from its start to its end."""
+        head = yield from self._begin()
+        while head is not None:
+            head = yield from self._try(head)
+
+    def refuse(self, error: ErrorBody, raw: bytes) -> Steps:
+        """Answer a request that breaks the contract, and take it out of its lane."""
+        link = self._pen().unreadable(error, raw)
+        outcome = yield from self._ask(Append(link, 0))
+        match outcome:
+            case Stored():
+                self.ended = "failed"
+            case Superseded(head=head) if (
+                head.link.request_seq == self.stored.seq and not is_terminal(head.link)
+            ):
+                return  # A worker that can read it is carrying it.
+            case Superseded():
+                self.ended = "settled"
+            case _:
+                return
+        yield from self._ask(Settle("term", f"{error.code}: {error.message}"))
+
+    # --- start: rule 1 -------------------------------------------------------------------------
+
+    def _begin(self) -> Generator[Command, Told, Started | None]:
+        """Write the first link of this job; None where it is not ours to carry, or ended."""
+        outcome = yield from self._start()
+        if not isinstance(outcome, Superseded):
+            return outcome
+        head = outcome.head
+        if is_terminal(head.link):
+            yield from self._settle("already ended")
+            return None
+        if head.link.request_seq != self.stored.seq:
+            answer = yield from self._ask(AskLane(head.link.request_seq))
+            if not isinstance(answer, Waits):
+                return None
+            if answer.waits:
+                yield from self._settle(f"duplicate of stored request {head.link.request_seq}")
+                return None
+        links = yield from self._ask(ReadHistory(head.seq))
+        if not isinstance(links, Links):
+            return None
+        self.history = fold(links.links, taken_over=True)
+        self.place = place_after(head.seq, head.link)
+        if isinstance(head.link, Retrying) and head.link.due_at > self.now:
+            yield from self._ask(FreeSlot())
+            waited = yield from self._ask(WaitUntil(head.link.due_at, own=False))
+            if isinstance(waited, Interrupted):
+                return None
+        again = yield from self._start()
+        return (yield from self._unless_lost(again))
+
+    def _start(self) -> Generator[Command, Told, Started | Superseded | None]:
+        """Append `started` after `place`, or the end of a request that cannot start."""
+        request = self.stored.request
+        assert request is not None, "an unreadable request is refused, not started"
+        if self.place.n == 0 and self.stored.is_late(self.now):
+            assert request.deadline_s is not None, "only a deadline makes a request late"
+            return (yield from self._end(self._pen().expired(request.deadline_s)))
+        if self.history.lost() >= TRIES_MAX:
+            error = self.history.faults[-1].error
+            return (yield from self._end(self._pen().failed(error, self.history, dead=True)))
+        candidate = self._candidate()
+        if isinstance(candidate, Fault):
+            spent = bool(self.history.faults)
+            error = self.history.faults[-1].error if spent else candidate.body()
+            return (yield from self._end(self._pen().failed(error, self.history, dead=spent)))
+        slot = yield from self._ask(TakeSlot(candidate.slot))
+        if isinstance(slot, Interrupted):
+            return None
+        link = self._pen().started(candidate)
+        outcome = yield from self._ask(Append(link, self.place.seq))
+        if isinstance(outcome, Superseded):
+            return outcome
+        if not isinstance(outcome, Stored):
+            return None
+        self.place = place_after(outcome.seq, link)
+        self.percent = 0
+        return link
+
+    def _candidate(
+        self, last: str | None = None, remedy: Remedy = Remedy.RETRY
+    ) -> Candidate | Fault:
+        """Choose an engine that has tries left, or the fault that says why there is none.
+
+        In the order of routing, except that after a fault at `last` RETRY stays there and
+        OTHER_ENGINE goes elsewhere, as long as that is possible.
+        """
+        assert self.stored.request is not None, "an unreadable request is refused, not routed"
+        missing = routing.missing_feature(self.stored.request)
+        if missing is not None:
+            return missing
+        try:
+            candidates = routing.route(self.stored.request, self.facts)
+        except Fault as fault:
+            return fault
+        left = [
+            candidate
+            for candidate in candidates
+            if self.history.tries(candidate.engine) < TRIES_MAX and not self._gave_up(candidate)
+        ]
+        if not left:
+            return InternalFault("no engine is left that could be tried")
+        if last is None:
+            return left[0]
+        stay = remedy is Remedy.RETRY
+        return min(left, key=lambda candidate: (candidate.engine == last) != stay)
+
+    def _gave_up(self, candidate: Candidate) -> bool:
+        """Tell whether an engine answered that it never will: OTHER_ENGINE moved on from it."""
+        return any(
+            fault.engine == candidate.engine and not fault.error.retryable
+            for fault in self.history.faults
+        )
+
+    # --- a try: rules 4, 5, 6 ------------------------------------------------------------------
+
+    def _try(self, started: Started) -> Generator[Command, Told, Started | None]:
+        """Draw, store and end; returns the next `started` where there is another try."""
+        drawn = yield from self._ask(Draw(started))
+        yield from self._ask(FreeSlot())
+        match drawn:
+            case Interrupted():
+                self.percent = drawn.percent
+                yield from self._interrupted(drawn)
+                return None
+            case Faulted():
+                self.percent = drawn.percent
+                return (yield from self._after_fault(started, drawn.fault))
+            case Drawn(made=made):
+                self.percent = drawn.percent
+            case _:
+                raise AssertionError(f"no answer to Draw: {drawn}")
+        kept = yield from self._ask(Keep(self.place.attempt))
+        if isinstance(kept, Faulted):
+            return (yield from self._after_fault(started, kept.fault))
+        assert isinstance(kept, Kept), "Keep is answered by Kept or Faulted"
+        outputs = kept.outputs
+        refused = yield from self._end(self._pen().completed(started, made, outputs))
+        if refused is not None:
+            yield from self._ask(Discard(outputs))
+            yield from self._unless_lost(refused)
+        elif self.ended == "completed":
+            yield from self._ask(Polish(outputs, self.place.attempt))
+        return None
+
+    def _after_fault(
+        self, started: Started, fault: Fault
+    ) -> Generator[Command, Told, Started | None]:
+        """Retry, move on or give up: a failed try is a link of the chain either way."""
+        record = FaultRecord(attempt=started.attempt, engine=started.engine, error=fault.body())
+        self.history = self.history.plus(record)
+        give_up = fault.remedy is Remedy.GIVE_UP
+        following = None if give_up else self._candidate(started.engine, fault.remedy)
+        if following is None or isinstance(following, Fault):
+            link = self._pen().failed(record.error, self.history, dead=not give_up)
+            refused = yield from self._end(link)
+            return (yield from self._unless_lost(refused))
+        same = following.engine == started.engine
+        spread = (self.author.nonce.int >> 8) % 1000 / 999
+        delay_s = backoff_s(self.history.tries(started.engine), spread) if same else 0.0
+        pause = self._pen().retrying(record.error, delay_s, following.engine)
+        outcome = yield from self._ask(Append(pause, self.place.seq))
+        if not isinstance(outcome, Stored):
+            return (yield from self._unless_lost(outcome))
+        self.place = place_after(outcome.seq, pause)
+        if delay_s > 0:
+            waited = yield from self._ask(WaitUntil(pause.due_at, own=True))
+            if isinstance(waited, Interrupted):
+                yield from self._interrupted(waited)
+                return None
+        again = yield from self._start()
+        return (yield from self._unless_lost(again))
+
+    def _interrupted(self, event: Interrupted) -> Steps:
+        """Hand the request back, or leave it to who overtook us."""
+        if event.why == "overtaken":
+            head = yield from self._ask(ReadHead())
+            yield from self._unless_lost(head)
+            return
+        outcome = yield from self._ask(Append(self._pen().released(event.reason), self.place.seq))
+        if isinstance(outcome, Stored):
+            self.ended = "released"
+            yield from self._ask(HandBack())
+        else:
+            yield from self._unless_lost(outcome)
+
+    # --- end -----------------------------------------------------------------------------------
+
+    def _end(self, link: Link) -> Generator[Command, Told, Superseded | None]:
+        """Append a terminal link, then ack; returns the refusal if there was one."""
+        outcome = yield from self._ask(Append(link, self.place.seq))
+        if isinstance(outcome, Stored):
+            self.place = place_after(outcome.seq, link)
+            yield from self._settle(kind_of(link))
+            self.ended = kind_of(link)
+            return None
+        return outcome if isinstance(outcome, Superseded) else None
+
+    def _unless_lost(
+        self, outcome: Started | Event | None
+    ) -> Generator[Command, Told, Started | None]:
+        """Pass a `started` on; leave a request that another writer has to that writer.
+
+        A closed chain may be acked away by anybody: nothing can follow it.
+        """
+        if isinstance(outcome, Superseded):
+            self.ended = "superseded"
+            if is_terminal(outcome.head.link):
+                yield from self._ask(Settle("ack", "already ended"))
+        return outcome if isinstance(outcome, Started) else None
+
+    def _settle(self, reason: str) -> Steps:
+        yield from self._ask(Settle("ack", reason))
+        self.ended = "settled"
+
+    def _ask(self, command: Command) -> Asking:
+        told = yield command
+        self.now = told.now
+        return told.event
+
+    def _pen(self) -> Pen:
+        return Pen(
+            stored=self.stored,
+            author=self.author,
+            place=self.place,
+            now=self.now,
+            percent=self.percent,
+        )
