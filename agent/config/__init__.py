@@ -1,0 +1,38 @@
+"""The configuration: read once, checked as a whole, then passed on as frozen sections.
+
+`mmg.toml` < `.env` < environment, each setting on its own; an empty value counts as not set.
+`mmg.toml` and `.env` are looked for in the directory mmg is started in (`MMG_CONFIG` names another
+toml file), and relative paths start there too, wherever they were written. Layout of `mmg.toml`,
+with each key's name in the environment and in `.env`:
+
+    [bus]      url MMG_NATS_URL · port MMG_NATS_PORT · ack_wait_s MMG_ACK_WAIT_S
+               replicas MMG_REPLICAS
+    [http]     host MMG_HTTP_HOST · port MMG_HTTP_PORT · public_url MMG_PUBLIC_URL
+    [worker]   name MMG_WORKER_NAME · http_port MMG_WORKER_HTTP_PORT · engines MMG_ENGINES
+               sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
+    [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
+               workflows_dir MMG_WORKFLOWS_DIR
+    [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL
+
+A setting that may hold a secret can also lie in a file: `<NAME>_FILE`, or `<key>_file` in
+`mmg.toml`. `agent.config.settings` is the table of all this; nothing else names a setting.
+Nothing here connects, creates a folder or reads the environment behind the caller's back.
+"""
+
+from agent.config.loading import Setting, describe, example_toml, load
+from agent.config.sections import Bus, Config, Http, Logs, Storage, Worker
+from agent.config.values import ConfigError
+
+__all__ = [
+    "Bus",
+    "Config",
+    "ConfigError",
+    "Http",
+    "Logs",
+    "Setting",
+    "Storage",
+    "Worker",
+    "describe",
+    "example_toml",
+    "load",
+]

@@ -1,0 +1,100 @@
+"""The sections of the configuration: frozen, typed, one for each part of the program.
+
+Field names are the keys of `mmg.toml`. Nothing here parses or knows where a value came from.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from agent.config.values import mask
+
+NATS_PORT: Final = 4222
+
+
+class Bus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the bus is. `url` is None where nobody named a server; `port` 0 is any free port."""
+
+    url: str | None
+    port: int
+    ack_wait_s: float
+    replicas: int
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers to connect to; without a name, the one `mmg up` starts on this machine."""
+        if self.url is not None:
+            return tuple(self.url.split(","))
+        return (f"nats://127.0.0.1:{self.port or NATS_PORT}",)
+
+    def __repr__(self) -> str:
+        """Hide the password in the address."""
+        url = None if self.url is None else mask(self.url)
+        return (
+            f"Bus(url={url!r}, port={self.port}, ack_wait_s={self.ack_wait_s},"
+            f" replicas={self.replicas})"
+        )
+
+
+class Http(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the gateway listens. `port` 0 is any free port."""
+
+    host: str
+    port: int
+    public_url: str
+
+    def bound(self, port: int) -> "Http":
+        """Return this section with the port that was really bound, in the public address too."""
+        derived = self.public_url == http_url(self.host, self.port)
+        public_url = http_url(self.host, port) if derived else self.public_url
+        return Http(host=self.host, port=port, public_url=public_url)
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker works. None means: found out at start. `slots` is a count per kind."""
+
+    name: str | None
+    http_port: int
+    engines: tuple[str, ...] | None
+    sketch: Literal["off", "fallback", "only"] | None
+    slots: Mapping[str, int]
+    drain_s: float
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
+    """Folders, all absolute; they need not exist."""
+
+    data_dir: Path
+    assets_dir: Path
+    workflows_dir: Path
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """How to log. `format` None means: see `format_for`."""
+
+    dir: Path
+    format: Literal["json", "console"] | None
+    level: Literal["debug", "info", "warning", "error"]
+
+    def format_for(self, *, terminal: bool) -> Literal["json", "console"]:
+        """Return the format: as configured, else lines for people on a terminal, else JSON."""
+        return self.format or ("console" if terminal else "json")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is configured; `origins` says for each name where its value came from."""
+
+    bus: Bus
+    http: Http
+    worker: Worker
+    storage: Storage
+    logs: Logs
+    warnings: tuple[str, ...]
+    origins: Mapping[str, str]
+
+
+def http_url(host: str, port: int) -> str:
+    """Return the address of a web server on this host and port."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

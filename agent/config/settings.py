@@ -1,0 +1,234 @@
+"""The table of settings: name, place in `mmg.toml`, default, parser, help. It drives everything.
+
+To add a setting: a row here and a field of the same name in `agent.config.sections`.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from agent.config import values
+from agent.config.values import Parser
+
+KNOWN_ENGINES: Final = ("sketch",)
+CONFIG_NAME: Final = "MMG_CONFIG"
+PREFIX: Final = "MMG_"
+FILE_SUFFIX: Final = "_FILE"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting. `default` is text as a person would write it; None: not set, see `unset`.
+
+    A row without a parser is a path: what it means depends on the directory of the process.
+    `hide` is what of it is never shown; where it is not "nothing", it may hold a secret, and
+    `<NAME>_FILE` may name a file with the value.
+    """
+
+    name: str
+    section: str
+    key: str
+    default: str | None
+    unset: str = ""
+    parse: Parser | None
+    allowed: str
+    help: str
+    hide: Literal["nothing", "user", "all"] = "nothing"
+
+
+_BUS: Final = (
+    Row(
+        name="MMG_NATS_URL",
+        section="bus",
+        key="url",
+        default=None,
+        unset="`mmg up` starts its own nats-server, everything else connects to that one",
+        parse=values.nats_urls,
+        allowed="nats://host:port (or tls://, ws://, wss://), several with commas",
+        help="the nats-servers to connect to",
+        hide="user",
+    ),
+    Row(
+        name="MMG_NATS_PORT",
+        section="bus",
+        key="port",
+        default="4222",
+        parse=values.whole(0, 65535),
+        allowed="0 to 65535; 0 takes a free port",
+        help="port of the nats-server that `mmg up` starts",
+    ),
+    Row(
+        name="MMG_ACK_WAIT_S",
+        section="bus",
+        key="ack_wait_s",
+        default="30",
+        parse=values.seconds(1, 3600),
+        allowed="1 to 3600, from 15 where replicas is above 1",
+        help="seconds without a sign of life after which another worker takes over a request",
+    ),
+    Row(
+        name="MMG_REPLICAS",
+        section="bus",
+        key="replicas",
+        default="1",
+        parse=values.number_choice(1, 3, 5),
+        allowed="1, 3, 5",
+        help="copies of each stream: 1 for a single nats-server, 3 or 5 in a cluster",
+    ),
+)
+
+_HTTP: Final = (
+    Row(
+        name="MMG_HTTP_HOST",
+        section="http",
+        key="host",
+        default="127.0.0.1",
+        parse=values.loopback,
+        allowed="127.0.0.1, ::1, localhost",
+        help="address on which gateway and worker listen",
+    ),
+    Row(
+        name="MMG_HTTP_PORT",
+        section="http",
+        key="port",
+        default="54112",
+        parse=values.whole(0, 65535),
+        allowed="0 to 65535; 0 takes a free port",
+        help="port of the gateway",
+    ),
+    Row(
+        name="MMG_PUBLIC_URL",
+        section="http",
+        key="public_url",
+        default=None,
+        unset="http://<host>:<port> of the gateway",
+        parse=values.web_url,
+        allowed="http://host or https://host, perhaps with port and path",
+        help="where others reach the gateway; the addresses of assets start with it",
+    ),
+)
+
+_WORKER: Final = (
+    Row(
+        name="MMG_WORKER_NAME",
+        section="worker",
+        key="name",
+        default=None,
+        unset="made from the name of the machine",
+        parse=values.token,
+        allowed="1 to 64 of A-Z a-z 0-9 _ -",
+        help="name of this worker in events, logs and commands",
+    ),
+    Row(
+        name="MMG_WORKER_HTTP_PORT",
+        section="worker",
+        key="http_port",
+        default="54121",
+        parse=values.whole(0, 65535),
+        allowed="0 to 65535; 0 takes a free port",
+        help="port of the worker's /healthz and /metrics",
+    ),
+    Row(
+        name="MMG_ENGINES",
+        section="worker",
+        key="engines",
+        default=None,
+        unset="those configured or found",
+        parse=values.several(*KNOWN_ENGINES),
+        allowed=f"a comma list of: {', '.join(KNOWN_ENGINES)}",
+        help="engines of this worker, in the order in which they are tried",
+    ),
+    Row(
+        name="MMG_SKETCH",
+        section="worker",
+        key="sketch",
+        default=None,
+        unset="only, if there is no other engine, else off",
+        parse=values.choice("off", "fallback", "only"),
+        allowed="off, fallback, only",
+        help="when the built-in sketch engine draws",
+    ),
+    Row(
+        name="MMG_SLOTS",
+        section="worker",
+        key="slots",
+        default="cpu:1",
+        parse=values.slots,
+        allowed=f"kind:count with commas; kinds {', '.join(values.SLOT_KINDS)};"
+        f" counts 0 to {values.SLOTS_MAX}",
+        help="jobs worked at once, for each kind of engine",
+    ),
+    Row(
+        name="MMG_DRAIN_S",
+        section="worker",
+        key="drain_s",
+        default="30",
+        parse=values.seconds(0, 3600),
+        allowed="0 to 3600",
+        help="seconds that running jobs get to finish when the worker is stopped",
+    ),
+)
+
+_STORAGE: Final = (
+    Row(
+        name="MMG_DATA_DIR",
+        section="storage",
+        key="data_dir",
+        default="./data",
+        parse=None,
+        allowed="a folder",
+        help="what the embedded nats-server and the ledger keep",
+    ),
+    Row(
+        name="MMG_ASSETS_DIR",
+        section="storage",
+        key="assets_dir",
+        default="./generated-assets",
+        parse=None,
+        allowed="a folder",
+        help="where the images are put",
+    ),
+    Row(
+        name="MMG_WORKFLOWS_DIR",
+        section="storage",
+        key="workflows_dir",
+        default=None,
+        unset="the workflows that come with mmg",
+        parse=None,
+        allowed="a folder",
+        help="styles and workflows",
+    ),
+)
+
+_LOGS: Final = (
+    Row(
+        name="MMG_LOG_DIR",
+        section="logs",
+        key="dir",
+        default="./multimodal-logs",
+        parse=None,
+        allowed="a folder",
+        help="where generation.log and errors.log are put",
+    ),
+    Row(
+        name="MMG_LOG_FORMAT",
+        section="logs",
+        key="format",
+        default=None,
+        unset="console on a terminal, else json",
+        parse=values.choice("json", "console"),
+        allowed="json, console",
+        help="form of the log lines on stderr; the files have JSON",
+    ),
+    Row(
+        name="MMG_LOG_LEVEL",
+        section="logs",
+        key="level",
+        default="info",
+        parse=values.choice("debug", "info", "warning", "error"),
+        allowed="debug, info, warning, error",
+        help="the least important lines that are still logged",
+    ),
+)
+
+ROWS: Final[tuple[Row, ...]] = (*_BUS, *_HTTP, *_WORKER, *_STORAGE, *_LOGS)
+SECTIONS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.section for row in ROWS))
