@@ -1,0 +1,282 @@
+"""Builds the processes: worker, gateway, and `mmg up`, which is both beside an embedded server.
+
+The only place that knows every part. It decides nothing about a request.
+"""
+
+import asyncio
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+import structlog
+from filelock import FileLock, Timeout
+
+from agent.assets import AssetStore
+from agent.bus import lanes
+from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
+from agent.bus.provision import Plan, provision
+from agent.bus.snapshot import serve_snapshots
+from agent.clock import SystemClock
+from agent.config import Config
+from agent.dispatch import Dispatch
+from agent.embedded import EmbeddedError, EmbeddedServer
+from agent.engines.protocol import Engine
+from agent.engines.sketch import SketchEngine
+from agent.gateway import Gateway, GatewaySettings
+from agent.styles import load_styles
+from agent.worker import Tools
+
+ONCE_PATIENCE_S: Final = 5.0
+STREAMS_LOOK_S: Final = 2.0
+SERVER_RESTART_S: Final = 1.0
+NAMES_MAX: Final = 64
+
+log = structlog.get_logger()
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole system running in this process."""
+
+    nats_url: str
+    http_url: str
+    assets_dir: Path
+    dispatch: Dispatch
+
+
+async def run_worker(config: Config, *, once: bool = False) -> int:
+    """Run a worker until a signal, or with `once` until the lanes are empty; return its exit code.
+
+    1: with `once`, the bus or its streams were not there.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            bus = await stack.enter_async_context(
+                await connect(
+                    config.bus.urls,
+                    "worker",
+                    role="worker",
+                    patience_s=ONCE_PATIENCE_S if once else None,
+                )
+            )
+            dispatch = await stack.enter_async_context(_worker(config, bus, wait=not once))
+        except BusError as error:
+            log.error("worker.cannot_start", reason=str(error))  # noqa: TRY400 - no traceback
+            return 1
+        with _signals(lambda: _ask_stop(dispatch, config.worker.drain_s)):
+            await dispatch.run(once=once)
+    return 0
+
+
+async def run_gateway(config: Config) -> int:
+    """Run a gateway until a signal; return its exit code."""
+    stopped = asyncio.Event()
+    with _signals(stopped.set):
+        async with (
+            await connect(config.bus.urls, "gateway", role="gateway") as bus,
+            _gateway(config, bus) as gateway,
+        ):
+            log.info("gateway.ready", url=f"http://{config.http.host}:{gateway.port}")
+            await stopped.wait()
+    return 0
+
+
+async def run_up(config: Config, tell: Callable[[Machine], None]) -> int:
+    """Run server, worker and gateway until a signal; `tell` is called when all are ready."""
+    async with machine(config) as running:
+        tell(running)
+        with _signals(lambda: _ask_stop(running.dispatch, config.worker.drain_s)):
+            await running.dispatch.run()
+    return 0
+
+
+@asynccontextmanager
+async def machine(config: Config) -> AsyncIterator[Machine]:
+    """Start everything but the worker's loop: `Machine.dispatch.run` is for the caller.
+
+    Without MMG_NATS_URL an embedded server is started in the data folder and stopped at the end.
+    Raises: EmbeddedError, BusError, OSError if the gateway's port is taken.
+    """
+    async with AsyncExitStack() as stack:
+        urls = config.bus.urls
+        if config.bus.url is None:
+            server = EmbeddedServer(config.storage.data_dir / "nats", config.bus.port)
+            await server.start()
+            stack.push_async_callback(server.stop)
+            urls = (server.url,)
+            await stack.enter_async_context(_guarding(server))
+        bus = await stack.enter_async_context(await connect(urls, "worker", role="worker"))
+        report = await provision(
+            bus, Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
+        )
+        for step in report.by_hand:
+            log.warning("provision.by_hand", step=step)
+        front = await stack.enter_async_context(await connect(urls, "gateway", role="gateway"))
+        gateway = await stack.enter_async_context(_gateway(config, front))
+        http = config.http.bound(gateway.port)
+        config = msgspec.structs.replace(config, http=http)
+        dispatch = await stack.enter_async_context(_worker(config, bus, wait=False))
+        yield Machine(
+            nats_url=urls[0],
+            http_url=f"http://{http.host}:{http.port}",
+            assets_dir=config.storage.assets_dir,
+            dispatch=dispatch,
+        )
+
+
+def build_engines(config: Config) -> dict[str, Engine]:
+    """Make the engines that are configured, in their order."""
+    wanted = config.worker.engines
+    engines: list[Engine] = []
+    if config.worker.sketch != "off" and (wanted is None or "sketch" in wanted):
+        engines.append(SketchEngine(threads=max(1, config.worker.slots.get("cpu", 1))))
+    return {engine.name: engine for engine in engines}
+
+
+@asynccontextmanager
+async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Dispatch]:
+    """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
+    with _own_name(config.worker.name) as name:
+        ack_wait_s = await _ack_wait_s(bus, wait=wait)
+        engines = build_engines(config)
+        assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
+        await assets.remove_temporary()
+        answers = await serve_snapshots(bus)
+        tools = Tools(
+            bus=bus,
+            assets=assets,
+            engines=engines,
+            book=load_styles(config.storage.workflows_dir),
+            clock=SystemClock(),
+            new_nonce=uuid4,
+            worker=name,
+            ack_wait_s=ack_wait_s,
+        )
+        log.info("worker.ready", worker=name, engines=list(engines), ack_wait_s=ack_wait_s)
+        try:
+            yield Dispatch(tools, config.worker.slots, config.worker.drain_s)
+        finally:
+            await answers.unsubscribe()
+            for engine in engines.values():
+                await engine.close()
+
+
+@asynccontextmanager
+async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
+    http = config.http
+    # With port 0 the address is known only once it is bound; the gateway then names it itself.
+    public_url = None if http.port == 0 and http.public_url.endswith(":0") else http.public_url
+    settings = GatewaySettings(host=http.host, port=http.port, public_url=public_url)
+    gateway = Gateway(bus, AssetStore(config.storage.assets_dir, http.public_url), settings)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def _ack_wait_s(bus: Bus, *, wait: bool) -> float:
+    """Read ack_wait from the lanes; wait for somebody to provision them where that may be."""
+    while True:
+        try:
+            return await lanes.ack_wait_s(bus)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            reason = "the streams are not there; run `mmg provision`"
+            if not wait:
+                raise BusError(reason) from error
+        except NoAnswer as error:
+            if not wait:
+                raise
+            reason = str(error)
+        log.warning("worker.waits", reason=reason, again_in_s=STREAMS_LOOK_S)
+        await asyncio.sleep(STREAMS_LOOK_S)
+
+
+@contextmanager
+def _own_name(configured: str | None) -> Iterator[str]:
+    """Hold a worker name that no other worker on this host has; default: the host's name.
+
+    A name that is stable over restarts finds its own leftovers again. Raises: BusError where a
+    configured name is taken.
+    """
+    host = "".join(c if c.isalnum() or c in "-_" else "-" for c in socket.gethostname())[:48]
+    names = [configured] if configured else [host, *(f"{host}-{n}" for n in range(2, NAMES_MAX))]
+    for name in names:
+        lock = FileLock(Path(tempfile.gettempdir()) / f"mmg-worker-{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield name
+        finally:
+            lock.release()
+        return
+    raise BusError(f"a worker called {names[0]!r} runs on this host already; set MMG_WORKER_NAME")
+
+
+@asynccontextmanager
+async def _guarding(server: EmbeddedServer) -> AsyncIterator[None]:
+    """Start the embedded server again whenever it ends by itself."""
+
+    async def guard() -> None:
+        while True:
+            await server.wait()
+            log.error("embedded.died", again_in_s=SERVER_RESTART_S)
+            await asyncio.sleep(SERVER_RESTART_S)
+            try:
+                await server.start()
+            except EmbeddedError as error:
+                log.error("embedded.not_back", reason=str(error))  # noqa: TRY400 - no traceback
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(guard(), name="guard of the embedded server")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def _ask_stop(dispatch: Dispatch, drain_s: float) -> None:
+    if dispatch.running:
+        log.warning(
+            "worker.stopping",
+            waits_for_jobs=dispatch.running,
+            at_most_s=drain_s,
+            hint="a second signal stops at once",
+        )
+    dispatch.stop()
+
+
+@contextmanager
+def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
+    """Call `on_stop` at the first SIGINT or SIGTERM, cancel the current task at the second."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    heard = 0
+
+    def hear() -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 1:
+            on_stop()
+        elif task is not None:
+            task.cancel()
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+    for number in watched:
+        # Not loop.add_signal_handler: Windows has none.
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(hear))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

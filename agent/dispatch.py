@@ -1,0 +1,233 @@
+"""Which delivery is carried when: lanes on one side, slots on the other.
+
+Takes the most urgent request whenever a slot is free, runs its `Job`, and on a stop lets jobs
+finish, then hands the rest back in their order. What happens to one request is for `agent.worker`.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from agent.bus import lanes
+from agent.bus.connection import BusError
+from agent.bus.lanes import Delivery, Lanes
+from agent.core.job import StoredRequest
+from agent.worker import Job, Tools
+from contracts import codec, subjects
+from contracts.errors import ContractError, ErrorBody
+from contracts.requests import Priority
+from contracts.subjects import Identity
+
+IDLE_LOOKS: Final = 2
+"""How often the lanes must be found empty before `--once` calls them worked off."""
+
+log = structlog.get_logger()
+
+
+class Slots:
+    """How many jobs of each kind may run at once."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        """Begin with all places free."""
+        self._free = Counter(sizes)
+        self._changed = asyncio.Event()
+
+    def first_free(self, kinds: Sequence[str]) -> str | None:
+        """Return the first of these kinds that has a place free."""
+        return next((kind for kind in kinds if self._free[kind] > 0), None)
+
+    async def take(self, kind: str) -> None:
+        """Wait for a free place of this kind and take it."""
+        while self._free[kind] <= 0:
+            self._changed.clear()
+            await self._changed.wait()
+        self._free[kind] -= 1
+
+    def give(self, kind: str) -> None:
+        """Give a place back."""
+        self._free[kind] += 1
+        self._changed.set()
+
+
+class HeldSlot:
+    """The place of one job; `take` and `free` may be called again without harm."""
+
+    def __init__(self, slots: Slots, lanes_: Lanes, reserved: str) -> None:
+        """Hold the place that was free when the delivery was pulled."""
+        self._slots = slots
+        self._lanes = lanes_
+        self._kind: str | None = reserved
+
+    async def take(self, kind: str) -> None:
+        """Wait for a place of this kind, at once where it is the one held."""
+        if self._kind == kind:
+            return
+        self.free()
+        await self._slots.take(kind)
+        self._kind = kind
+
+    def free(self) -> None:
+        """Give the place back, if one is held, and let the lanes be looked at."""
+        if self._kind is None:
+            return
+        kind, self._kind = self._kind, None
+        self._slots.give(kind)
+        self._lanes.wake()
+
+
+class Dispatch:
+    """The loop of one worker."""
+
+    def __init__(self, tools: Tools, sizes: Mapping[str, int], drain_s: float) -> None:
+        """Nothing is pulled before `run`. Units: `drain_s` seconds that jobs may still take."""
+        self._tools = tools
+        self._slots = Slots(sizes)
+        self._kinds = sorted({facts.slot for facts in tools.facts})
+        self._drain_s = drain_s
+        self._lanes = Lanes(tools.bus)
+        self._jobs: dict[tuple[Identity, int], Job] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+        self.unspeakable = 0
+
+    @property
+    def running(self) -> int:
+        """How many jobs are in hand."""
+        return len(self._jobs)
+
+    def stop(self) -> None:
+        """Take nothing more; `run` then drains and returns."""
+        self._stopping = True
+        self._lanes.wake()
+
+    async def run(self, *, once: bool = False) -> None:
+        """Carry requests until `stop`, or with `once` until the lanes are worked off."""
+        await self._lanes.open()
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._take(group, once=once)
+                await self._drain()
+        finally:
+            await self._lanes.close()
+
+    async def _take(self, group: asyncio.TaskGroup, *, once: bool) -> None:
+        """Pull whenever a slot is free; sleep until a bell, a freed slot or the safety sweep."""
+        empty_looks = 0
+        while not self._stopping:
+            kind = self._slots.first_free(self._kinds)
+            delivery = await self._lanes.next() if kind is not None else None
+            if delivery is not None:
+                assert kind is not None, "nothing is pulled without a free slot"
+                empty_looks = 0
+                await self._accept(group, delivery, kind)
+                continue
+            if once and not self._jobs and self._tools.bus.connected:
+                empty_looks += 1
+                if empty_looks >= IDLE_LOOKS:
+                    return
+            await self._lanes.wait()
+
+    async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery, kind: str) -> None:
+        """Give a delivery to the job that has its request already, or to a new one."""
+        stored, error = read_delivery(delivery)
+        if stored is None:
+            await self._drop(delivery, error)
+            return
+        key = (stored.who, stored.seq)
+        running = self._jobs.get(key)
+        if running is not None:
+            log.info("dispatch.kept", request=str(stored.who), deliveries=delivery.num_delivered)
+            running.delivery = delivery
+            return
+        await self._slots.take(kind)
+        job = Job(self._tools, delivery, stored, HeldSlot(self._slots, self._lanes, kind))
+        self._jobs[key] = job
+        self._idle.clear()
+        group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
+
+    async def _carry(self, key: tuple[Identity, int], job: Job, error: ErrorBody | None) -> None:
+        try:
+            await job.carry(error)
+        except Exception:  # A broken job must not end the others; its delivery lapses.
+            log.exception("job.broke", request=str(job.stored.who))
+        if not job.handed_back:
+            self._forget(key)
+
+    def _forget(self, key: tuple[Identity, int]) -> None:
+        del self._jobs[key]
+        if not self._jobs:
+            self._idle.set()
+        self._lanes.wake()
+
+    async def _drop(self, delivery: Delivery, error: ErrorBody | None) -> None:
+        """Take out a message whose subject has no place for an answer."""
+        reason = error.message if error is not None else "no identity"
+        self.unspeakable += 1
+        log.error("request.unspeakable", subject=delivery.subject[:200], reason=reason)
+        try:
+            await delivery.term(f"invalid_request: {reason}")
+        except BusError as trouble:
+            log.warning("request.not_dropped", reason=str(trouble))
+
+    async def _drain(self) -> None:
+        """Let jobs finish for `drain_s`, interrupt the rest, hand them back in their order."""
+        if self._jobs:
+            log.info("dispatch.draining", jobs=self.running, at_most_s=self._drain_s)
+        if not await self._wait_idle(self._drain_s):
+            for job in tuple(self._jobs.values()):
+                await job.interrupt("stop", f"worker {self._tools.worker} stops")
+            await self._wait_done()
+        for key, job in sorted(self._jobs.items(), key=lambda item: item[0][1]):
+            await self._hand_back(job)
+            self._forget(key)
+
+    async def _wait_idle(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wait_done(self) -> None:
+        """Wait until every job has ended or waits to be handed back."""
+        while any(not job.handed_back for job in self._jobs.values()):
+            await self._lanes.wait(0.05)
+
+    async def _hand_back(self, job: Job) -> None:
+        try:
+            await job.delivery.nak()
+            await lanes.ring(self._tools.bus, job.stored.priority, job.stored.who)
+        except BusError as error:
+            log.warning("dispatch.not_handed_back", reason=str(error))
+
+
+def read_delivery(delivery: Delivery) -> tuple[StoredRequest | None, ErrorBody | None]:
+    """Read a delivery: the stored request, and the error where its bytes break the contract.
+
+    Without a stored request not even an answer could be addressed.
+    """
+    error: ErrorBody | None = None
+    request = None
+    try:
+        received = codec.receive(delivery.subject, delivery.headers, delivery.data)
+    except ContractError as broken:
+        error = broken.body
+        who = subjects.raw_pair(delivery.subject)
+        if who is None:
+            return None, error
+        priority = Priority(delivery.subject.split(".")[2].upper())
+    else:
+        who, priority, request = received.who, received.priority, received.request
+    stored = StoredRequest(
+        who=who,
+        priority=priority,
+        seq=delivery.seq,
+        stored_at=delivery.stored_at,
+        request=request,
+    )
+    return stored, error

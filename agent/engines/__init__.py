@@ -1,0 +1,1 @@
+"""Engines make pictures; each speaks `agent.engines.protocol.Engine`."""

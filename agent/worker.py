@@ -1,0 +1,370 @@
+"""Carries one delivery to its ack: performs, step by step, what `agent.core.story` asks for.
+
+The story decides; here is where time passes: the bus is asked, the engine draws, files are
+written, heartbeats go out beside it. Which delivery is carried when is for `agent.dispatch`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Final, Literal, Protocol
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from agent.assets import AssetStore
+from agent.bus import chain, lanes
+from agent.bus.connection import Bus, BusError, NoAnswer
+from agent.bus.lanes import Delivery
+from agent.clock import Clock
+from agent.core.catalog import StyleBook
+from agent.core.faults import CancelledFault, Fault, InternalFault
+from agent.core.job import StoredRequest
+from agent.core.links import Author, Made, Pen
+from agent.core.routing import EngineFacts
+from agent.core.steps import (
+    Append,
+    AskLane,
+    Command,
+    Discard,
+    Done,
+    Draw,
+    Drawn,
+    Event,
+    Faulted,
+    FreeSlot,
+    HandBack,
+    Interrupted,
+    Keep,
+    Kept,
+    Links,
+    Polish,
+    ReadHead,
+    ReadHistory,
+    Settle,
+    Stored,
+    Superseded,
+    TakeSlot,
+    Told,
+    Unknown,
+    Waits,
+    WaitUntil,
+)
+from agent.core.story import Steps, Story
+from agent.engines.protocol import Engine, EngineJob, Generation, Step, job_for
+from contracts import codec, subjects
+from contracts.errors import ErrorBody
+from contracts.events import Output, Retrying, Started
+
+PROGRESS_EVERY_S: Final = 0.1
+PERCENT_DRAWN: Final = 95
+"""Progress when the last step is done; the rest is storing."""
+
+log = structlog.get_logger()
+
+
+class Slot(Protocol):
+    """One place among the jobs worked at once; taken and freed by the story."""
+
+    async def take(self, kind: str) -> None:
+        """Wait for a free place of this kind; at once where one is held already."""
+        ...
+
+    def free(self) -> None:
+        """Give the place back, if one is held."""
+        ...
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What every job of one worker shares. Units: `ack_wait_s` in seconds, from the consumer."""
+
+    bus: Bus
+    assets: AssetStore
+    engines: Mapping[str, Engine]
+    book: StyleBook
+    clock: Clock
+    new_nonce: Callable[[], UUID]
+    worker: str
+    ack_wait_s: float
+
+    @property
+    def facts(self) -> tuple[EngineFacts, ...]:
+        """The engines as routing sees them, in configured order."""
+        return tuple(
+            EngineFacts(name=engine.name, slot=engine.slot, models=engine.models)
+            for engine in self.engines.values()
+        )
+
+
+class Job:
+    """One request in the hands of this worker. `delivery` is the newest one, used for acks."""
+
+    def __init__(self, tools: Tools, delivery: Delivery, stored: StoredRequest, slot: Slot) -> None:
+        """Hold a fresh delivery; nothing has been said about it yet."""
+        self.delivery = delivery
+        self.stored = stored
+        self.handed_back = False
+        self._tools = tools
+        self._slot = slot
+        self._author = Author(worker=tools.worker, nonce=tools.new_nonce())
+        self._story = Story(stored, self._author, tools.facts, tools.clock.now())
+        self._stop: Interrupted | None = None
+        self._stopping = asyncio.Event()
+        self._drawing: tuple[Engine, EngineJob] | None = None
+        self._generation: Generation | None = None
+        self._beating = False
+        self._step: Step | None = None
+        self._stepped = asyncio.Event()
+        self._percent = 0
+
+    @property
+    def ended(self) -> str:
+        """How the story stands, see `Story`."""
+        return self._story.ended
+
+    async def carry(self, error: ErrorBody | None = None) -> None:
+        """Carry the request to its end, or to where somebody else takes over.
+
+        `error` is what is wrong with a request that breaks the contract. Never raises for what a
+        request, an engine or the bus can do.
+        """
+        story = self._story
+        steps = story.run() if error is None else story.refuse(error, self.delivery.data)
+        with structlog.contextvars.bound_contextvars(request=str(self.stored.who)):
+            if error is not None:
+                log.warning(
+                    "request.refused", code=error.code, reason=error.message, at=error.detail
+                )
+            try:
+                async with asyncio.TaskGroup() as group:
+                    beside = (
+                        group.create_task(self._heartbeat(), name="heartbeat"),
+                        group.create_task(self._tell_progress(), name="progress"),
+                    )
+                    await self._play(steps)
+                    for task in beside:
+                        task.cancel()
+            finally:
+                self._slot.free()
+            self._log_end()
+
+    async def interrupt(self, why: Literal["stop", "overtaken"], reason: str) -> None:
+        """Stop drawing or waiting; a job that is past drawing finishes."""
+        self._stop = Interrupted(why, reason)
+        self._stopping.set()
+        if self._drawing is not None:
+            engine, engine_job = self._drawing
+            await engine.cancel(engine_job)
+
+    # --- the steps -----------------------------------------------------------------------------
+
+    async def _play(self, steps: Steps) -> None:
+        command = next(steps)
+        while True:
+            event = await self._perform(command)
+            try:
+                command = steps.send(Told(event, self._tools.clock.now()))
+            except StopIteration:
+                return
+
+    async def _perform(self, command: Command) -> Event:
+        """Do what the story asks for and say what came of it."""
+        match command:
+            case Append() | ReadHead() | ReadHistory() | AskLane():
+                return await self._ask_bus(command)
+            case Draw(started=started):
+                return await self._draw(started)
+            case Keep(attempt=attempt):
+                return await self._keep(attempt)
+            case TakeSlot(slot=kind):
+                return await self._unless_stopped(self._slot.take(kind))
+            case WaitUntil(due=due, own=own):
+                return await self._wait(due, beating=own)
+            case Settle(how=how, reason=reason):
+                await self._settle(how, reason)
+            case FreeSlot():
+                self._slot.free()
+            case Discard(outputs=outputs):
+                await self._tools.assets.discard(outputs)
+            case Polish(outputs=outputs, attempt=attempt):
+                await self._polish(outputs, attempt)
+            case HandBack():
+                self.handed_back = True  # `agent.dispatch` gives them back in their order.
+        return Done()
+
+    async def _settle(self, how: Literal["ack", "term"], reason: str) -> None:
+        """Settle the newest delivery; what cannot be said now is said after its redelivery."""
+        try:
+            if how == "ack":
+                await self.delivery.ack()
+            else:
+                await self.delivery.term(reason)
+        except BusError as error:
+            log.warning("job.not_settled", reason=str(error))
+
+    async def _ask_bus(self, command: Append | ReadHead | ReadHistory | AskLane) -> Event:
+        bus, who = self._tools.bus, self.stored.who
+        try:
+            match command:
+                case Append(link=link, expected=expected):
+                    outcome = await chain.append(bus, who, link, expected)
+                    started = isinstance(link, Started | Retrying)
+                    self._beating = started and isinstance(outcome, Stored)
+                    return outcome
+                case ReadHead():
+                    head = await chain.read_head(bus, who)
+                    return Unknown("the chain is empty") if head is None else Superseded(head)
+                case ReadHistory(upto=upto):
+                    return await self._read_history(upto)
+                case AskLane(seq=seq):
+                    return Waits(await lanes.in_lane(bus, seq))
+        except (BusError, msgspec.DecodeError) as error:
+            log.warning("job.no_answer", step=type(command).__name__, reason=str(error))
+            return Unknown(str(error))
+
+    async def _read_history(self, upto: int) -> Event:
+        stored = await chain.read_chain(self._tools.bus, self.stored.who)
+        if not stored or stored[-1].seq < upto:
+            return Unknown("the history is behind its leader")
+        return Links(tuple(codec.decode_link(item.data) for item in stored if item.seq <= upto))
+
+    async def _draw(self, started: Started) -> Event:
+        """Let the engine make the pictures; every way it can end is an event."""
+        engine = self._tools.engines[started.engine]
+        engine_job = job_for(self.stored, started, self._tools.book)
+        began_s = self._tools.clock.monotonic_s()
+        self._percent = 0
+        self._drawing = (engine, engine_job)
+        try:
+            if self._stop is None:
+                self._generation = await engine.generate(engine_job, self._report)
+        except CancelledFault as fault:
+            if self._stop is None:
+                return Faulted(fault, self._percent)
+        except Fault as fault:
+            return Faulted(fault, self._percent)
+        except Exception as error:  # The one place where a broken engine becomes a fault.
+            log.exception("engine.broke", engine=engine.name)
+            broken = InternalFault(f"{engine.name} broke: {type(error).__name__}")
+            return Faulted(broken, self._percent)
+        finally:
+            self._drawing = None
+            self._stepped.clear()  # Progress ends with the drawing: the next link comes now.
+        if self._generation is None:
+            assert self._stop is not None, "only a stop leaves a drawing without an outcome"
+            return msgspec.structs.replace(self._stop, percent=self._percent)
+        made = Made(
+            model_used=self._generation.model_used,
+            seed=self._generation.seed,
+            cost_usd=self._generation.cost_usd,
+            vram_mib=self._generation.vram_mib,
+            drawn_s=self._tools.clock.monotonic_s() - began_s,
+        )
+        return Drawn(made, max(self._percent, PERCENT_DRAWN))
+
+    async def _keep(self, attempt: int) -> Event:
+        """Store the pictures just drawn."""
+        generation, request = self._generation, self.stored.request
+        assert generation is not None, "pictures are stored after they are drawn"
+        assert request is not None, "an unreadable request is never drawn"
+        self._generation = None
+        record: dict[str, object] = {
+            "request_id": self.stored.who.request_id,
+            "requester": self.stored.who.requester,
+            "prompt": request.prompt,
+            "options": msgspec.to_builtins(request.options),
+            "seed": generation.seed,
+            "model": generation.model_used,
+            "cost_usd": generation.cost_usd,
+            "attempt": attempt,
+            "requested_at": self.stored.stored_at.isoformat(),
+            "stored_at": self._tools.clock.now().isoformat(),
+        }
+        try:
+            return Kept(
+                await self._tools.assets.store(
+                    self.stored.who, attempt, self.stored.stored_at, generation.pictures, record
+                )
+            )
+        except Fault as fault:
+            return Faulted(fault, self._percent)
+
+    async def _polish(self, outputs: tuple[Output, ...], attempt: int) -> None:
+        assets = self._tools.assets
+        if attempt > 1:
+            await assets.remove_other_attempts(self.stored.who, self.stored.stored_at, outputs)
+        await assets.thumbnails(outputs)
+
+    async def _wait(self, due: datetime, *, beating: bool) -> Event:
+        """Wait for a time of day. Rule 2: only the writer of the head sends heartbeats."""
+        before, self._beating = self._beating, beating
+        pause_s = (due - self._tools.clock.now()).total_seconds()
+        try:
+            return await self._unless_stopped(asyncio.sleep(max(0.0, pause_s)))
+        finally:
+            self._beating = before
+
+    async def _unless_stopped(self, waiting: Coroutine[None, None, None]) -> Event:
+        """Wait for something, but not longer than this job is wanted."""
+        async with asyncio.TaskGroup() as group:
+            wait = group.create_task(waiting, name="wait")
+            stop = group.create_task(self._stopping.wait(), name="stop")
+            await asyncio.wait((wait, stop), return_when=asyncio.FIRST_COMPLETED)
+            done = wait.done()
+            wait.cancel()
+            stop.cancel()
+        if done or self._stop is None:
+            return Done()
+        return self._stop
+
+    # --- beside --------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Tell the server every third of ack_wait that the newest delivery is being worked on."""
+        while True:
+            if self._beating:
+                try:
+                    await self.delivery.in_progress()
+                except NoAnswer as error:
+                    log.warning("job.heartbeat_lost", reason=str(error))
+            await asyncio.sleep(self._tools.ack_wait_s / 3)
+
+    def _report(self, step: Step) -> None:
+        self._step = step
+        self._stepped.set()
+
+    async def _tell_progress(self) -> None:
+        """Publish the newest step, at most ten a second; a lost one does no harm."""
+        while True:
+            await self._stepped.wait()
+            self._stepped.clear()
+            step = self._step
+            assert step is not None, "the event is set after the step"
+            self._percent = min(PERCENT_DRAWN, step.step * PERCENT_DRAWN // max(1, step.steps))
+            pen = Pen(
+                stored=self.stored,
+                author=self._author,
+                place=self._story.place,
+                now=self._tools.clock.now(),
+                percent=self._percent,
+            )
+            progress = pen.progress((step.step, step.steps), step.message, step.eta_s)
+            try:
+                await self._tools.bus.publish(
+                    subjects.progress(self.stored.who), codec.encode(progress)
+                )
+            except NoAnswer as error:
+                log.warning("job.progress_lost", reason=str(error))
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
+    def _log_end(self) -> None:
+        """Write the one canonical line of this job."""
+        log.info(
+            "job.ended",
+            ended=self.ended,
+            priority=self.stored.priority,
+            attempt=self._story.place.attempt,
+            deliveries=self.delivery.num_delivered,
+            since_request_s=round(self.stored.waited_s(self._tools.clock.now()), 3),
+        )
