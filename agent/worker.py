@@ -117,6 +117,7 @@ class Job:
         self._step: Step | None = None
         self._stepped = asyncio.Event()
         self._percent = 0
+        self._why: str | None = None
 
     @property
     def ended(self) -> str:
@@ -195,6 +196,7 @@ class Job:
 
     async def _settle(self, how: Literal["ack", "term"], reason: str) -> None:
         """Settle the newest delivery; what cannot be said now is said after its redelivery."""
+        self._why = reason
         try:
             if how == "ack":
                 await self.delivery.ack()
@@ -363,6 +365,7 @@ class Job:
         log.info(
             "job.ended",
             ended=self.ended,
+            why=self._why,
             priority=self.stored.priority,
             attempt=self._story.place.attempt,
             deliveries=self.delivery.num_delivered,

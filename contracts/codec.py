@@ -6,7 +6,7 @@ Must not talk to a server. Times are UTC; sizes are bytes.
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -21,6 +21,8 @@ from contracts.subjects import Identity
 REQUEST_SIZE_MAX_BYTES: Final = 64 * 1024
 CONTRACT_HEADER: Final = "Mmg-Contract"
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
+
+T = TypeVar("T")
 
 _encoder: Final = msgspec.json.Encoder()
 _request: Final = msgspec.json.Decoder(Request)
@@ -135,29 +137,37 @@ def encode(
 
 def decode_link(data: bytes) -> Link:
     """Read a link. Raises: msgspec.DecodeError if it is none, or of a kind not known here."""
-    return _link.decode(data)
+    return _tolerant(_link, data)
 
 
 def decode_head(data: bytes) -> LinkHead:
     """Read the few fields a relay needs. Raises: msgspec.DecodeError."""
-    return _head.decode(data)
+    return _tolerant(_head, data)
 
 
 def decode_progress(data: bytes) -> Progress:
     """Read a progress message. Raises: msgspec.DecodeError."""
-    return _progress.decode(data)
+    return _tolerant(_progress, data)
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
     """Read a snapshot. Raises: msgspec.DecodeError."""
-    read = _snapshot.decode(data)
+    read = _tolerant(_snapshot, data)
     fields = {name: getattr(read, name) for name in Snapshot.__struct_fields__}
     return Snapshot(**{**fields, "result": None if bytes(read.result) == b"null" else read.result})
 
 
 def decode_error(data: bytes) -> ErrorBody:
     """Read an error object. Raises: msgspec.DecodeError."""
-    return _error.decode(data)
+    return _tolerant(_error, data)
+
+
+def _tolerant(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    """Decode what another process wrote; hostile bytes raise msgspec.DecodeError like bad ones."""
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def link_headers(link: Link, source: str) -> dict[str, str]:

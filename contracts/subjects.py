@@ -25,6 +25,8 @@ LANES: Final[tuple[Priority, ...]] = (
 )
 """Lanes in the order in which they are served."""
 
+_BY_LANE: Final = {priority.lane: priority for priority in LANES}
+
 REQUEST_SUBJECTS: Final = tuple(f"mmg.request.{lane.lane}.*.*" for lane in LANES)
 EVENT_STREAM_SUBJECTS: Final = ("mmg.chain.>", "mmg.asset.>", "mmg.alert.>")
 PROGRESS_SUBJECTS: Final = ("mmg.progress.>",)
@@ -208,12 +210,11 @@ def parse_request(subject: str) -> tuple[Priority, Identity]:
     parts = subject.split(".")
     if len(parts) != _REQUEST_PARTS or parts[:2] != ["mmg", "request"]:
         raise ContractError(ErrorCode.INVALID_REQUEST, f"{subject!r} is no request subject")
-    try:
-        priority = Priority(parts[2].upper())
-    except ValueError as error:
+    priority = _BY_LANE.get(parts[2])
+    if priority is None:
         raise ContractError(
-            ErrorCode.INVALID_REQUEST, f"{parts[2]!r} is no priority", "$.priority"
-        ) from error
+            ErrorCode.INVALID_REQUEST, f"{parts[2][:40]!r} is no priority", "$.priority"
+        )
     return priority, checked(parts[3], parts[4])
 
 

@@ -201,7 +201,15 @@ class Bus:
                 await self.flush(1.0)
             except NoAnswer as error:
                 log.warning("bus.close_unflushed", reason=str(error))
-        await self.nc.close()
+        else:
+            # nats-py 2.16.0 writes what it buffered to the dead socket, raises, and leaves its
+            # subscription tasks running. Nobody waits for this data any more.
+            self.nc._pending = []  # noqa: SLF001
+            self.nc._pending_data_size = 0  # noqa: SLF001
+        try:
+            await self.nc.close()
+        except (nats.errors.Error, OSError) as error:
+            log.warning("bus.close_failed", reason=str(error))
 
 
 async def connect(
@@ -222,6 +230,7 @@ async def connect(
         "name": name,
         "inbox_prefix": f"_INBOX_{role}".encode(),
         "max_reconnect_attempts": -1,
+        "reconnect_time_wait": BACKOFF_FIRST_S,
         "ping_interval": 10,
         "max_outstanding_pings": 2,
         "connect_timeout": CONNECT_TIMEOUT_S,

@@ -124,7 +124,7 @@ async def serve_snapshots(bus: Bus) -> Subscription:
             return
         await bus.respond(msg, codec.encode(snapshot))
 
-    return await bus.subscribe(subjects.SNAPSHOT_ALL, answer, queue="mmg-snapshot")
+    return await bus.subscribe(subjects.SNAPSHOT_ALL, answer, queue=subjects.QUEUE_SNAPSHOT)
 
 
 async def respond_error(bus: Bus, msg: Msg, body: ErrorBody) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from agent.bus.chain import read_chain, read_head
+from agent.bus.chain import read_chain
 from agent.bus.connection import ApiError, Bus, NoAnswer, NoResponders, PubAck
 from agent.bus.snapshot import read_snapshot
 from agent.clock import Clock, SystemClock
@@ -186,11 +186,9 @@ async def _is_known_earlier(bus: Bus, request: Request, who: Identity, seq: int)
         if earlier is None or not codec.same_request(earlier, request):
             raise _reused(who)
         return True  # 1
-    if await read_head(bus, who) is None:
-        return False
     links = await read_chain(bus, who)
     if not links:
-        return False  # Only a replica that lags shows no link yet: the chain has just begun.
+        return False  # A replica that lags at most lacks what has just begun.
     return msgspec.json.decode(links[0].data, type=_FirstLink).request_seq != seq  # 2
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from PIL import Image
 
 from agent.engines.sketch.canvas import Box, Canvas, Point
-from agent.engines.sketch.palette import BLACK, RGB, Palette, mix
+from agent.engines.sketch.palette import BLACK, RGB, Palette, luminance, mix
 
 _COARSE: Final = 48
 """Points of a height map along the side of a square."""
@@ -86,7 +86,7 @@ def contours(canvas: Canvas, palette: Palette, dice: random.Random) -> None:
     large = field.resize(canvas.image.size, Image.Resampling.BICUBIC).convert("L")
     bands = dice.randint(9, 12)
     edge = mix(palette.ground, palette.ink, 0.5)
-    tone = palette.accents[0]
+    tone = min(palette.accents[:3], key=luminance)
     stops = (
         mix(palette.ground, tone, 0.12),
         tone,

@@ -110,7 +110,7 @@ def _set_plain(image: Image.Image, card: Card, unit: float, size: int) -> None:
     """Set the label at the top of a card and the figure over its foot."""
     box, room = card.inner, _floor_room(card, unit)
     if card.label:
-        largest = 3.4 if card.hero else 2.3
+        largest = 3.4 if card.hero else 2.6
         block = fit(card.label, _label(unit, largest), box.width, room.top - box.top)
         place(image, block, (box.left, box.top), quiet(card.fill, card.ink))
     _set_number(image, card, (room.left, room.bottom - _CAP * size), size)
@@ -133,7 +133,7 @@ def _number_size(figure: Figure, room: Box) -> int:
 def _number_width(figure: Figure, size: float) -> float:
     wide = width_of(figure.text, "display", size)
     if figure.unit:
-        wide += size * 0.1 + width_of(figure.unit, "display", size * 0.5)
+        wide += size * 0.06 + width_of(figure.unit, "display", size * 0.5)
     return wide
 
 
@@ -144,6 +144,6 @@ def _set_number(image: Image.Image, card: Card, at: tuple[float, float], size: i
     place(image, number, at, card.ink)
     if card.figure.unit:
         small = round(size * 0.5)
-        x = at[0] + width_of(card.figure.text, "display", size) + size * 0.1
+        x = at[0] + width_of(card.figure.text, "display", size) + size * 0.06
         mark = msgspec.structs.replace(number, lines=(card.figure.unit,), size=small)
         place(image, mark, (x, at[1] + _CAP * (size - small)), card.ink)

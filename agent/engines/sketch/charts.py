@@ -34,7 +34,7 @@ def bar(canvas: Canvas, box: Box, share: float, pair: tuple[RGB, RGB]) -> None:
 
 
 def tally(canvas: Canvas, box: Box, share: float, pair: tuple[RGB, RGB]) -> None:
-    """Draw ten discs in a row of which `share`, rounded to tenths, are filled."""
+    """Draw ten discs in a row of which `share`, a number of tenths, are filled."""
     pitch = box.width / 10
     for place in range(10):
         centre = (box.left + (place + 0.5) * pitch, box.centre[1])

@@ -189,10 +189,11 @@ def _towards(start: Point, goal: Point, radius: float) -> Point:
 def _nodes(canvas: Canvas, shape: Graph, drawing: Drawing, paper: Palette) -> list[_Node]:
     """Draw the boxes: where it starts in one accent, where it ends in another."""
     starts = {a for a, _ in shape.edges} - {b for _, b in shape.edges}
+    starts = starts or {0}
     ends = {b for _, b in shape.edges} - {a for a, _ in shape.edges}
     nodes = []
     for index, box in enumerate(drawing.boxes):
-        if index in starts or not shape.edges:
+        if index in starts:
             fill = edge = paper.accents[0]
             sign = legible(fill, paper.ground, paper.ink)
         elif index in ends:
@@ -219,7 +220,7 @@ def _furnished(box: Box, fill: RGB, sign: RGB, words: RGB) -> _Node:
     icon: Box | None = None
     room = inner
     if box.height >= _ICON_LEAST and box.width >= _ICON_LEAST:
-        if box.width / box.height > 2.6:  # noqa: PLR2004 - a flat box
+        if box.width / box.height > 2.9:  # noqa: PLR2004 - a flat box
             size = inner.height * 0.66
             top = box.centre[1] - size / 2
             icon = Box(inner.left + pad * 0.5, top, inner.left + pad * 0.5 + size, top + size)

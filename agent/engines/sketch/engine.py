@@ -4,16 +4,21 @@ It must not draw; `picture` does. It touches no file and no network.
 """
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Final, Literal
 
 from agent.core.faults import CancelledFault
 from agent.engines.protocol import EngineJob, Generation, Health, Picture, Report, Step
 from agent.engines.sketch.brief import STAGES, Brief, seed_of
 from agent.engines.sketch.glyphs import Face
 from agent.engines.sketch.picture import draw
+
+_MARK_LONGEST: Final = 40
+_FILE: Final = re.compile(r"\.(?:png|svg|jpe?g|webp)$", re.IGNORECASE)
+"""A logo that names a file is not set: this engine reads no files and draws word marks only."""
 
 
 class _StopDrawing(Exception):
@@ -138,12 +143,13 @@ async def _ended(work: "asyncio.Future[tuple[Picture, ...]]", drawing: _Drawing)
 
 def _brief(job: EngineJob, index: int) -> Brief:
     """Return what picture `index` of `job` is to be."""
+    logo = job.brand.logo or ""
     faces: dict[str, Face] = {"serif": "serif", "sans": "display"}
     return Brief(
         prompt=job.prompt,
         style=job.style,
         colours=job.brand.palette,
-        mark=(job.brand.logo or "")[:40],
+        mark="" if _FILE.search(logo) else logo[:_MARK_LONGEST],
         face=faces.get((job.brand.font or "").casefold()),
         width=job.width,
         height=job.height,

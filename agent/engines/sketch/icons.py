@@ -144,9 +144,12 @@ def _words(text: str) -> re.Pattern[str]:
 
 
 _ICONS: Final[tuple[tuple[re.Pattern[str], Icon], ...]] = (
-    (_words("auth|lock|key|secret|secur|vault|login|token|permission|firewall"), _lock),
+    (_words("auth|lock|key|secret|secure|security|vault|login|token|permission|firewall"), _lock),
     (
-        _words("route|router|routing|split|branch|decide|decision|balanc|arbiter|schedul|switch"),
+        _words(
+            "route|router|routing|split|branch|decide|decision|balance|balancer|arbiter|"
+            "schedule|scheduling|switch"
+        ),
         _fork,
     ),
     (

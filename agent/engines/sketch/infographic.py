@@ -204,7 +204,8 @@ def _chart(canvas: Canvas, card: Card, paper: Palette, studio: Studio, index: in
     else:
         thick = min(box.height * 0.1, canvas.unit * 1.8)
         line = Box(box.left, box.bottom - thick, box.right, box.bottom)
-        draw = tally if card.figure.percent and studio.brief.seed % 3 == 0 else bar
+        tenths = card.figure.percent and card.figure.value % 10 == 0
+        draw = tally if tenths else bar
         draw(canvas, line, card.share, (tone, rest))
 
 

@@ -11,6 +11,7 @@ import msgspec
 from agent.engines.sketch.wording import Graph
 
 _SWEEPS: Final = 6
+_RING_LEAST: Final = 3
 _PULLS: Final = 60
 _THIN: Final = 0.55
 """Room that a passing arrow takes across a layer, as a share of a box's."""
@@ -55,6 +56,18 @@ def path_of(graph: Graph) -> tuple[int, ...] | None:
     while order[-1] in following:
         order.append(following[order[-1]])
     return tuple(order) if len(order) == len(graph.nodes) else None
+
+
+def ring_of(graph: Graph) -> tuple[int, ...] | None:
+    """Return the boxes in order if the graph is one circle of three or more, else None."""
+    following = dict(graph.edges)
+    if not len(graph.nodes) == len(graph.edges) == len(following) >= _RING_LEAST:
+        return None
+    order = [0]
+    while following.get(order[-1], 0) not in order:
+        order.append(following[order[-1]])
+    closed = following.get(order[-1]) == 0
+    return tuple(order) if closed and len(order) == len(graph.nodes) else None
 
 
 def layered(graph: Graph) -> Grid:
@@ -135,18 +148,18 @@ def _order(rows: list[list[int]], links: list[tuple[int, int]]) -> None:
     place = {node: float(index) for row in rows for index, node in enumerate(row)}
     for sweep in range(_SWEEPS):
         forth = sweep % 2 == 0
+        ways = links if forth else [(end, start) for start, end in links]
         for row in rows if forth else reversed(rows):
-            for node in row:
-                near = (
-                    [place[a] for a, b in links if b == node]
-                    if forth
-                    else [place[b] for a, b in links if a == node]
-                )
-                if near:
-                    place[node] = sum(near) / len(near)
-            row.sort(key=lambda node: (place[node], node))
-            for index, node in enumerate(row):
-                place[node] = float(index)
+            ranked = sorted(
+                (_middle([place[a] for a, b in ways if b == node], place[node]), node)
+                for node in row
+            )
+            row[:] = [node for _, node in ranked]
+            place.update({node: float(index) for index, node in enumerate(row)})
+
+
+def _middle(values: list[float], otherwise: float) -> float:
+    return sum(values) / len(values) if values else otherwise
 
 
 def _spread(rows: list[list[int]], links: list[tuple[int, int]], real: int) -> dict[int, float]:
@@ -155,10 +168,6 @@ def _spread(rows: list[list[int]], links: list[tuple[int, int]], real: int) -> d
     The fullest layer stays where it is, so that the others settle around it; an arrow that only
     passes does not pull a box out of line.
     """
-
-    def room(first: int, second: int) -> float:
-        return sum(0.5 if node < real else _THIN / 2 for node in (first, second))
-
     across: dict[int, float] = {}
     for row in rows:
         middle = (len(row) - 1) / 2
@@ -173,14 +182,35 @@ def _spread(rows: list[list[int]], links: list[tuple[int, int]], real: int) -> d
                 others = [b if a == node else a for a, b in links if node in (a, b)]
                 boxes = [other for other in others if other < real]
                 near = [across[other] for other in (boxes if node < real and boxes else others)]
-                wish[node] = sum(near) / len(near) if near else across[node]
-            lows = [wish[row[0]]]
-            for before, node in pairwise(row):
-                lows.append(max(wish[node], lows[-1] + room(before, node)))
-            highs = [wish[row[-1]]]
-            for after, node in pairwise(row[::-1]):
-                highs.append(min(wish[node], highs[-1] - room(after, node)))
-            for index, node in enumerate(row):
-                across[node] = (lows[index] + highs[len(row) - 1 - index]) / 2
+                wish[node] = _middle(near, across[node])
+            across.update(_settled(row, wish, real))
     least = min(across.values())
     return {node: value - least for node, value in across.items()}
+
+
+def _settled(row: list[int], wish: dict[int, float], real: int) -> dict[int, float]:
+    """Return places of one layer near the wishes, boxes before passing arrows."""
+    reach = [0.0]
+    for before, node in pairwise(row):
+        reach.append(reach[-1] + sum(0.5 if end < real else _THIN / 2 for end in (before, node)))
+    firm = [index for index, node in enumerate(row) if node < real] or list(range(len(row)))
+    lows, highs = [wish[row[firm[0]]]], [wish[row[firm[-1]]]]
+    for before, index in pairwise(firm):
+        lows.append(max(wish[row[index]], lows[-1] + reach[index] - reach[before]))
+    for after, index in pairwise(firm[::-1]):
+        highs.append(min(wish[row[index]], highs[-1] - reach[after] + reach[index]))
+    places = {
+        index: (low + high) / 2 for index, low, high in zip(firm, lows, highs[::-1], strict=True)
+    }
+    for index in range(firm[0] - 1, -1, -1):
+        limit = places[index + 1] - reach[index + 1] + reach[index]
+        places[index] = min(wish[row[index]], limit)
+    for index in range(firm[0] + 1, len(row)):
+        if index in places:
+            continue
+        place = max(wish[row[index]], places[index - 1] + reach[index] - reach[index - 1])
+        for later in firm:
+            if later > index:
+                place = min(place, places[later] - reach[later] + reach[index])
+        places[index] = place
+    return {row[index]: place for index, place in places.items()}

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from agent.engines.sketch.canvas import Box, Point
-from agent.engines.sketch.layers import Grid, Way, layered, path_of
+from agent.engines.sketch.layers import Grid, Way, layered, path_of, ring_of
 from agent.engines.sketch.wording import Graph
 
 _RATIO: Final = 1.9
@@ -43,6 +43,9 @@ def laid_out(graph: Graph, room: Box, largest: float) -> Drawing:
     path = path_of(graph)
     if path is not None:
         return _snake(path, room, largest)
+    ring = ring_of(graph)
+    if ring is not None:
+        return _circle(graph, ring, room, largest)
     grid = layered(graph)
     choices = [_Frame(grid, room, largest, upright=upright) for upright in (False, True)]
     return max(choices, key=lambda frame: frame.score).drawing()
@@ -67,17 +70,53 @@ def _snake(path: tuple[int, ...], room: Box, largest: float) -> Drawing:
     boxes = [_around(centre, size) for centre in centres]
     routes = []
     for one, two in pairwise(boxes):
-        if abs(one.centre[1] - two.centre[1]) < 1:
-            ahead = two.left > one.left
-            points = (
-                (one.right if ahead else one.left, one.centre[1]),
-                (two.left if ahead else two.right, two.centre[1]),
-            )
-        else:
-            points = ((one.centre[0], one.bottom), (two.centre[0], two.top))
+        points = _joined(one, two, upright=False)
         routes.append(Route(points=points))
     by_node = dict(zip(path, boxes, strict=True))
     return Drawing(boxes=tuple(by_node[node] for node in range(count)), routes=tuple(routes))
+
+
+def _circle(graph: Graph, ring: tuple[int, ...], room: Box, largest: float) -> Drawing:
+    """Lay a circle in two rows, there and back; in two columns where the room is upright."""
+    count = len(ring)
+    upright = room.height > room.width
+    long = -(-count // 2)
+    wide, high = room.width / (2 if upright else long), room.height / (long if upright else 2)
+    size = _box_size(wide, high, largest)
+    boxes: dict[int, Box] = {}
+    for step, node in enumerate(ring):
+        spot = (step, 0) if step < long else (2 * long - 1 - step, 1)
+        column, row = spot[::-1] if upright else spot
+        boxes[node] = _around(
+            (room.left + (column + 0.5) * wide, room.top + (row + 0.5) * high), size
+        )
+    routes = []
+    for start, end in graph.edges:
+        points = _joined(boxes[start], boxes[end], upright=upright)
+        routes.append(Route(points=points, back=end == ring[0]))
+    return Drawing(boxes=tuple(boxes[node] for node in range(count)), routes=tuple(routes))
+
+
+def _joined(one: Box, two: Box, *, upright: bool) -> tuple[Point, ...]:
+    """Return a straight line between boxes in one row or column, else one with a single bend."""
+    (ax, ay), (bx, by) = one.centre, two.centre
+    if abs(ay - by) < 1:
+        ahead = bx > ax
+        return ((one.right if ahead else one.left, ay), (two.left if ahead else two.right, by))
+    if abs(ax - bx) < 1:
+        ahead = by > ay
+        return ((ax, one.bottom if ahead else one.top), (bx, two.top if ahead else two.bottom))
+    if upright:
+        return (
+            (ax, one.top if ay > by else one.bottom),
+            (ax, by),
+            (two.right if ax > bx else two.left, by),
+        )
+    return (
+        (one.left if ax > bx else one.right, ay),
+        (bx, ay),
+        (bx, two.bottom if ay > by else two.top),
+    )
 
 
 def _cell_score(room: Box, columns: int, rows: int) -> float:

@@ -3,6 +3,7 @@
 Widths are measured once per word at one size and scaled. It must not choose words or colours.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -42,7 +43,16 @@ _HALVINGS: Final = 6
 _JOINERS: Final = frozenset("\u200c\u200d")
 _SELECTORS: Final = frozenset(map(chr, range(0xFE00, 0xFE10)))
 _ELLIPSIS: Final = "\N{HORIZONTAL ELLIPSIS}"
-_WIDE: Final = frozenset("WF")
+_WIDE: Final = (
+    "\u1100-\u115f\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff01-\uff60"
+    "\U0001f300-\U0001faff\U00020000-\U0003ffff"
+)
+"""Scripts that are written without spaces, and emoji."""
+
+_CLOSING: Final = "\u3001\u3002\u300b\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f"
+"""Marks that never begin a line."""
+
+_PIECE: Final = re.compile(f"[{_WIDE}][{_CLOSING}]*|[^{_WIDE}]+")
 _RIGHT_TO_LEFT: Final = frozenset({"R", "AL"})
 
 
@@ -220,21 +230,11 @@ def _backward(line: str) -> bool:
 
 def _words(text: str) -> list[_Word]:
     """Split at spaces, and between the characters of scripts that write without them."""
-    words = []
-    for token in text.split(" "):
-        spaced, held = True, ""
-        for char in token:
-            if unicodedata.east_asian_width(char) in _WIDE and unicodedata.category(char) != "Po":
-                if held:
-                    words.append(_Word(held, spaced))
-                    spaced = False
-                words.append(_Word(char, spaced))
-                spaced, held = False, ""
-            else:
-                held += char
-        if held:
-            words.append(_Word(held, spaced))
-    return words
+    return [
+        _Word(piece, index == 0)
+        for token in text.split(" ")
+        for index, piece in enumerate(_PIECE.findall(token))
+    ]
 
 
 def _tried(words: list[_Word], setting: Setting, size: int, width: float) -> Block:
@@ -291,7 +291,9 @@ def _broken(words: list[_Word], setting: Setting, width: float) -> list[_Word]:
         text, spaced = word.text, word.spaced
         while len(text) > 1 and width_of(text, setting.face, _floor(setting)) > width:
             share = width / width_of(text, setting.face, _floor(setting))
-            keep = max(1, int(len(text) * share * 0.96))
+            keep = max(1, int(len(text) * share))
+            while keep > 1 and width_of(text[:keep], setting.face, _floor(setting)) > width:
+                keep -= 1
             pieces.append(_Word(text[:keep], spaced))
             text, spaced = text[keep:], False
         pieces.append(_Word(text, spaced))

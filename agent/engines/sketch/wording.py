@@ -43,7 +43,8 @@ _FIGURE: Final = re.compile(
     r"(?<![\w.,/:#-])(?P<sign>[~\u2248<>\u2264\u2265+\u2212-]?\s?[$\u20ac\u00a3]?)"
     r"(?P<number>\d{1,3}(?:[, \u202f]\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?)"
     r"(?:\s?(?P<unit>%|percent\b|\u2030|\u00b0C|[kKMGT]?i?B(?:/s)?\b|GHz|MHz|Hz\b|kWh|[kM]?W\b|"
-    r"ms\b|\u00b5s\b|s\b|sec\b|seconds?\b|minutes?\b|min\b|hours?\b|h\b|days?\b|weeks?\b|months?\b|"
+    r"kg\b|km/h\b|km\b|ms\b|\u00b5s\b|s\b|sec\b|seconds?\b|minutes?\b|min\b|hours?\b|h\b|"
+    r"days?\b|weeks?\b|months?\b|"
     r"years?\b|million\b|billion\b|bn\b|[kKM]\b|[x\u00d7](?!\w)|fps\b|px\b|USD\b|EUR\b|"
     r"req/s|/min\b|/s\b))?(?![\w/:-])"
 )
@@ -136,21 +137,20 @@ def graph(prompt: str) -> Graph | None:
 def graph_wording(prompt: str) -> Wording:
     """Return the words around the chains: the title names what the chains are of."""
     kept: list[str] = []
-    lead, seen = "", False
-    for statement in filter(None, _STATEMENT.split(plain(prompt))):
-        first = _ARROW.split(statement)[0]
-        if first == statement:
-            if not seen and not lead and len(first) <= _TITLE_LONGEST:
-                lead = first.strip()
-            elif statement.split()[0].casefold() not in _STOP or statement[0].isupper():
-                kept.append(statement.strip())
-        elif ":" in first and not seen:
-            kept += [lead] if lead else []
-            lead = first.rsplit(":", 1)[0].strip()
-        seen = seen or first != statement
+    title, seen = "", False
+    for sentence in filter(None, map(str.strip, _SENTENCE.split(plain(prompt)))):
+        if not _ARROW.search(sentence):
+            kept.append(sentence)
+            continue
+        head, colon, _ = _ARROW.split(sentence)[0].partition(": ")
+        if not seen and colon and len(head) <= _TITLE_LONGEST:
+            title = head
+        elif not seen and kept and len(kept[0]) <= _TITLE_LONGEST:
+            title = kept.pop(0)
+        seen = True
     drawn = graph(prompt)
-    title = lead or (f"{drawn.nodes[0]} to {drawn.nodes[-1]}" if drawn else plain(prompt))
-    return Wording(title=_capital(title), body=_capital(". ".join(map(_capital, kept))))
+    title = title or (f"{drawn.nodes[0]} to {drawn.nodes[-1]}" if drawn else plain(prompt))
+    return Wording(title=_capital(title.rstrip(" .")) or title, body=" ".join(kept))
 
 
 def figures(prompt: str) -> tuple[Figure, ...]:
