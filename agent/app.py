@@ -19,23 +19,28 @@ from filelock import FileLock, Timeout
 
 from agent.assets import AssetStore
 from agent.bus import lanes
+from agent.bus.cancel import serve_cancels
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
 from agent.bus.provision import Plan, provision
 from agent.bus.snapshot import serve_snapshots
-from agent.clock import SystemClock
+from agent.clock import OffsetClock, SystemClock
 from agent.config import Config
+from agent.control import Control
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedError, EmbeddedServer
 from agent.engines.protocol import Engine
 from agent.engines.sketch import SketchEngine
 from agent.gateway import Gateway, GatewaySettings
+from agent.monitor import Monitor
+from agent.readiness import Readiness, StreamsGoneError
 from agent.styles import load_styles
-from agent.worker import Tools
+from agent.tools import Tools
 
 ONCE_PATIENCE_S: Final = 5.0
 STREAMS_LOOK_S: Final = 2.0
 SERVER_RESTART_S: Final = 1.0
 NAMES_MAX: Final = 64
+STREAMS_GONE_EXIT: Final = 3
 
 log = structlog.get_logger()
 
@@ -52,7 +57,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 async def run_worker(config: Config, *, once: bool = False) -> int:
     """Run a worker until a signal, or with `once` until the lanes are empty; return its exit code.
 
-    1: with `once`, the bus or its streams were not there.
+    1: with `once`, the bus or its streams were not there. 3: the streams were deleted under it.
     """
     async with AsyncExitStack() as stack:
         try:
@@ -69,8 +74,7 @@ async def run_worker(config: Config, *, once: bool = False) -> int:
             log.error("worker.cannot_start", reason=str(error))  # noqa: TRY400 - no traceback
             return 1
         with _signals(lambda: _ask_stop(dispatch, config.worker.drain_s)):
-            await dispatch.run(once=once)
-    return 0
+            return await _run(dispatch, once=once)
 
 
 async def run_gateway(config: Config) -> int:
@@ -91,7 +95,16 @@ async def run_up(config: Config, tell: Callable[[Machine], None]) -> int:
     async with machine(config) as running:
         tell(running)
         with _signals(lambda: _ask_stop(running.dispatch, config.worker.drain_s)):
-            await running.dispatch.run()
+            return await _run(running.dispatch)
+
+
+async def _run(dispatch: Dispatch, *, once: bool = False) -> int:
+    """Carry requests; return the exit code."""
+    try:
+        await dispatch.run(once=once)
+    except StreamsGoneError as error:
+        log.error("worker.gives_up", reason=str(error))  # noqa: TRY400 - no traceback
+        return STREAMS_GONE_EXIT
     return 0
 
 
@@ -146,22 +159,33 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
         engines = build_engines(config)
         assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
         await assets.remove_temporary()
-        answers = await serve_snapshots(bus)
+        clock = OffsetClock(SystemClock())
         tools = Tools(
             bus=bus,
             assets=assets,
             engines=engines,
             book=load_styles(config.storage.workflows_dir),
-            clock=SystemClock(),
+            clock=clock,
             new_nonce=uuid4,
             worker=name,
             ack_wait_s=ack_wait_s,
+            run_timeout_s=config.worker.run_timeout_s,
         )
+        readiness = Readiness(bus, assets, clock, name)
+        dispatch = Dispatch(tools, readiness, config.worker.slots, config.worker.drain_s)
+        control = Control(bus, dispatch, name, clock)
+        answering = [await serve_snapshots(bus), await serve_cancels(bus, name, clock)]
+        await control.open()
+        monitor = Monitor("127.0.0.1", config.worker.http_port, dispatch.status)
+        await monitor.start()
         log.info("worker.ready", worker=name, engines=list(engines), ack_wait_s=ack_wait_s)
         try:
-            yield Dispatch(tools, config.worker.slots, config.worker.drain_s)
+            yield dispatch
         finally:
-            await answers.unsubscribe()
+            await monitor.stop()
+            await control.close()
+            for subscription in answering:
+                await bus.unsubscribe(subscription)
             for engine in engines.values():
                 await engine.close()
 
@@ -174,9 +198,11 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
     settings = GatewaySettings(host=http.host, port=http.port, public_url=public_url)
     gateway = Gateway(bus, AssetStore(config.storage.assets_dir, http.public_url), settings)
     await gateway.start()
+    cancels = await serve_cancels(bus, "gateway", SystemClock())
     try:
         yield gateway
     finally:
+        await bus.unsubscribe(cancels)
         await gateway.stop()
 
 
@@ -236,12 +262,17 @@ async def _guarding(server: EmbeddedServer) -> AsyncIterator[None]:
             except EmbeddedError as error:
                 log.error("embedded.not_back", reason=str(error))  # noqa: TRY400 - no traceback
 
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(guard(), name="guard of the embedded server")
-        try:
-            yield
-        finally:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(guard(), name="guard of the embedded server")
+            try:
+                yield
+            finally:
+                task.cancel()
+    except BaseExceptionGroup as several:
+        if len(several.exceptions) > 1:
+            raise
+        raise several.exceptions[0] from None  # What the block raised, as it raised it.
 
 
 def _ask_stop(dispatch: Dispatch, drain_s: float) -> None:

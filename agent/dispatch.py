@@ -7,17 +7,23 @@ finish, then hands the rest back in their order. What happens to one request is 
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
+import msgspec
 import structlog
+from nats.aio.msg import Msg
 
 from agent.bus import lanes
 from agent.bus.connection import BusError
 from agent.bus.lanes import Delivery, Lanes
 from agent.core.job import StoredRequest
-from agent.worker import Job, Tools
+from agent.metrics import REQUESTS_UNSPEAKABLE
+from agent.readiness import Readiness, StreamsGoneError
+from agent.tools import Tools
+from agent.worker import Job
 from contracts import codec, subjects
 from contracts.errors import ContractError, ErrorBody
+from contracts.events import WorkerStatus
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
@@ -81,9 +87,12 @@ class HeldSlot:
 class Dispatch:
     """The loop of one worker."""
 
-    def __init__(self, tools: Tools, sizes: Mapping[str, int], drain_s: float) -> None:
+    def __init__(
+        self, tools: Tools, readiness: Readiness, sizes: Mapping[str, int], drain_s: float
+    ) -> None:
         """Nothing is pulled before `run`. Units: `drain_s` seconds that jobs may still take."""
         self._tools = tools
+        self._readiness = readiness
         self._slots = Slots(sizes)
         self._kinds = sorted({facts.slot for facts in tools.facts})
         self._drain_s = drain_s
@@ -92,12 +101,29 @@ class Dispatch:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        self.unspeakable = 0
+        self._gone: StreamsGoneError | None = None
 
     @property
     def running(self) -> int:
         """How many jobs are in hand."""
         return len(self._jobs)
+
+    def status(self) -> WorkerStatus:
+        """Say how this worker stands."""
+        closed = self._readiness.closed
+        state: Literal["ready", "paused", "closed", "stopping"] = "ready"
+        if self._stopping:
+            state = "stopping"
+        elif closed is not None:
+            state = "paused" if self._readiness.paused else "closed"
+        return WorkerStatus(
+            worker=self._tools.worker,
+            state=state,
+            reason=closed or "",
+            running=tuple(sorted(str(who) for who, _ in self._jobs)),
+            engines=tuple(self._tools.engines),
+            permission_errors=self._tools.bus.permission_errors,
+        )
 
     def stop(self) -> None:
         """Take nothing more; `run` then drains and returns."""
@@ -105,20 +131,64 @@ class Dispatch:
         self._lanes.wake()
 
     async def run(self, *, once: bool = False) -> None:
-        """Carry requests until `stop`, or with `once` until the lanes are worked off."""
+        """Carry requests until `stop`, or with `once` until the lanes are worked off.
+
+        Raises: StreamsGoneError, after the jobs in hand were interrupted.
+        """
+        await self._readiness.run_once()
         await self._lanes.open()
+        heard = [
+            await self._tools.bus.subscribe(subject, self._on_overtaking)
+            for subject in subjects.EVENT_OVERTAKING
+        ]
         try:
             async with asyncio.TaskGroup() as group:
+                looking = group.create_task(self._look(), name="readiness")
                 await self._take(group, once=once)
                 await self._drain()
+                looking.cancel()
         finally:
+            for subscription in heard:
+                await subscription.unsubscribe()
             await self._lanes.close()
+        if self._gone is not None:
+            raise self._gone
+
+    async def look_again(self) -> None:
+        """Look at once whether work may be taken: something was switched."""
+        await self._readiness.run_once()
+        self._lanes.wake()
+
+    async def _look(self) -> None:
+        """Watch whether work may be taken; streams that stay away end the worker."""
+        try:
+            await self._readiness.run()
+        except StreamsGoneError as error:
+            self._gone = error
+            self._drain_s = 0.0
+            self.stop()
+
+    async def _on_overtaking(self, msg: Msg) -> None:
+        """Interrupt a job whose chain somebody else has continued: a cancel, or a new owner."""
+        who = subjects.parse_pair(msg.subject)
+        jobs = [job for (owner, _), job in self._jobs.items() if owner == who]
+        if not jobs:
+            return
+        try:
+            head = codec.decode_head(msg.data)
+        except msgspec.DecodeError:
+            return
+        for job in jobs:
+            if job.is_overtaken(head):
+                log.info("dispatch.overtaken", request=str(who), by=head.kind)
+                await job.interrupt("overtaken", f"{head.kind} by somebody else")
 
     async def _take(self, group: asyncio.TaskGroup, *, once: bool) -> None:
         """Pull whenever a slot is free; sleep until a bell, a freed slot or the safety sweep."""
         empty_looks = 0
         while not self._stopping:
-            kind = self._slots.first_free(self._kinds)
+            free = self._slots.first_free(self._kinds)
+            kind = free if self._readiness.closed is None else None
             delivery = await self._lanes.next() if kind is not None else None
             if delivery is not None:
                 assert kind is not None, "nothing is pulled without a free slot"
@@ -166,7 +236,7 @@ class Dispatch:
     async def _drop(self, delivery: Delivery, error: ErrorBody | None) -> None:
         """Take out a message whose subject has no place for an answer."""
         reason = error.message if error is not None else "no identity"
-        self.unspeakable += 1
+        REQUESTS_UNSPEAKABLE.inc()
         log.error("request.unspeakable", subject=delivery.subject[:200], reason=reason)
         try:
             await delivery.term(f"invalid_request: {reason}")

@@ -5,24 +5,19 @@ written, heartbeats go out beside it. Which delivery is carried when is for `age
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Final, Literal, Protocol
-from uuid import UUID
+from typing import Final, Literal
 
 import msgspec
 import structlog
 
-from agent.assets import AssetStore
 from agent.bus import chain, lanes
-from agent.bus.connection import Bus, BusError, NoAnswer
+from agent.bus.connection import BusError, NoAnswer
 from agent.bus.lanes import Delivery
-from agent.clock import Clock
-from agent.core.catalog import StyleBook
-from agent.core.faults import CancelledFault, Fault, InternalFault
+from agent.core.faults import CancelledFault, Fault, HangFault, InternalFault
 from agent.core.job import StoredRequest
 from agent.core.links import Author, Made, Pen
-from agent.core.routing import EngineFacts
 from agent.core.steps import (
     Append,
     AskLane,
@@ -33,12 +28,14 @@ from agent.core.steps import (
     Drawn,
     Event,
     Faulted,
+    FindRequest,
     FreeSlot,
     HandBack,
     Interrupted,
     Keep,
     Kept,
     Links,
+    NoChain,
     Polish,
     ReadHead,
     ReadHistory,
@@ -52,10 +49,13 @@ from agent.core.steps import (
     WaitUntil,
 )
 from agent.core.story import Steps, Story
+from agent.crash_point import crash_point
 from agent.engines.protocol import Engine, EngineJob, Generation, Step, job_for
+from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED
+from agent.tools import Slot, Tools
 from contracts import codec, subjects
 from contracts.errors import ErrorBody
-from contracts.events import Output, Retrying, Started
+from contracts.events import LinkHead, Output, Retrying, Started, kind_of
 
 PROGRESS_EVERY_S: Final = 0.1
 PERCENT_DRAWN: Final = 95
@@ -64,37 +64,10 @@ PERCENT_DRAWN: Final = 95
 log = structlog.get_logger()
 
 
-class Slot(Protocol):
-    """One place among the jobs worked at once; taken and freed by the story."""
-
-    async def take(self, kind: str) -> None:
-        """Wait for a free place of this kind; at once where one is held already."""
-        ...
-
-    def free(self) -> None:
-        """Give the place back, if one is held."""
-        ...
-
-
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What every job of one worker shares. Units: `ack_wait_s` in seconds, from the consumer."""
-
-    bus: Bus
-    assets: AssetStore
-    engines: Mapping[str, Engine]
-    book: StyleBook
-    clock: Clock
-    new_nonce: Callable[[], UUID]
-    worker: str
-    ack_wait_s: float
-
-    @property
-    def facts(self) -> tuple[EngineFacts, ...]:
-        """The engines as routing sees them, in configured order."""
-        return tuple(
-            EngineFacts(name=engine.name, slot=engine.slot, models=engine.models)
-            for engine in self.engines.values()
-        )
+def _name(command: Command) -> str:
+    """Name a step for crash points: `append started`, `draw`, `settle` ..."""
+    name = type(command).__name__.lower()
+    return f"{name} {kind_of(command.link)}" if isinstance(command, Append) else name
 
 
 class Job:
@@ -134,6 +107,7 @@ class Job:
         steps = story.run() if error is None else story.refuse(error, self.delivery.data)
         with structlog.contextvars.bound_contextvars(request=str(self.stored.who)):
             if error is not None:
+                REQUESTS_REFUSED.labels(error.code).inc()
                 log.warning(
                     "request.refused", code=error.code, reason=error.message, at=error.detail
                 )
@@ -158,12 +132,20 @@ class Job:
             engine, engine_job = self._drawing
             await engine.cancel(engine_job)
 
+    def is_overtaken(self, head: LinkHead) -> bool:
+        """Tell whether a link that was heard is somebody else's, after what this job has seen."""
+        own = self._author.link_id(head.n, head.kind, head.attempt)
+        return head.n > self._story.place.n and head.id != own
+
     # --- the steps -----------------------------------------------------------------------------
 
     async def _play(self, steps: Steps) -> None:
         command = next(steps)
         while True:
+            name = _name(command)
+            crash_point(f"before {name}")
             event = await self._perform(command)
+            crash_point(f"after {name}")
             try:
                 command = steps.send(Told(event, self._tools.clock.now()))
             except StopIteration:
@@ -192,6 +174,8 @@ class Job:
                 await self._polish(outputs, attempt)
             case HandBack():
                 self.handed_back = True  # `agent.dispatch` gives them back in their order.
+            case FindRequest():
+                raise AssertionError("only a cancel looks for a request")
         return Done()
 
     async def _settle(self, how: Literal["ack", "term"], reason: str) -> None:
@@ -216,7 +200,7 @@ class Job:
                     return outcome
                 case ReadHead():
                     head = await chain.read_head(bus, who)
-                    return Unknown("the chain is empty") if head is None else Superseded(head)
+                    return NoChain() if head is None else Superseded(head)
                 case ReadHistory(upto=upto):
                     return await self._read_history(upto)
                 case AskLane(seq=seq):
@@ -236,14 +220,19 @@ class Job:
         engine = self._tools.engines[started.engine]
         engine_job = job_for(self.stored, started, self._tools.book)
         began_s = self._tools.clock.monotonic_s()
+        limit_s = self._tools.time_limit_s(engine_job)
         self._percent = 0
         self._drawing = (engine, engine_job)
         try:
             if self._stop is None:
-                self._generation = await engine.generate(engine_job, self._report)
+                async with asyncio.timeout(limit_s):
+                    self._generation = await engine.generate(engine_job, self._report)
         except CancelledFault as fault:
             if self._stop is None:
                 return Faulted(fault, self._percent)
+        except TimeoutError:
+            hang = HangFault(f"{engine.name} was not done after {limit_s:.0f} s")
+            return Faulted(hang, self._percent)
         except Fault as fault:
             return Faulted(fault, self._percent)
         except Exception as error:  # The one place where a broken engine becomes a fault.
@@ -362,6 +351,7 @@ class Job:
 
     def _log_end(self) -> None:
         """Write the one canonical line of this job."""
+        JOBS_ENDED.labels(self.ended).inc()
         log.info(
             "job.ended",
             ended=self.ended,

@@ -6,7 +6,7 @@ Tolerant in: readers ignore fields they do not know. Must not decide anything.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -229,6 +229,56 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     progress: Progress | None
     result: Raw | None
     chain: tuple[Raw, ...]
+
+
+class AssetFact(Struct, frozen=True, kw_only=True):
+    """What happened to a request after its chain was closed: pinned, dismissed, pruned, rated."""
+
+    id: str
+    request_id: str
+    requester: str
+    kind: str
+    by: str
+    at: Instant
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """Something a person should know: raised when it begins, cleared when it is over."""
+
+    name: str
+    state: Literal["raised", "cleared"]
+    message: str
+    by: str
+    at: Instant
+
+
+class Intake(Struct, frozen=True, kw_only=True):
+    """Whether new requests are taken, as kept in the state bucket; absent means open."""
+
+    open: bool
+    by: str
+    reason: str
+    at: Instant
+
+
+class Pause(Struct, frozen=True, kw_only=True):
+    """Whether one worker is paused, as kept in the state bucket; absent means it is not."""
+
+    paused: bool
+    by: str
+    reason: str
+    at: Instant
+
+
+class WorkerStatus(Struct, frozen=True, kw_only=True):
+    """How one worker stands, as it answers operators."""
+
+    worker: str
+    state: Literal["ready", "paused", "closed", "stopping"]
+    reason: str
+    running: tuple[str, ...]
+    engines: tuple[str, ...]
+    permission_errors: int
 
 
 class LinkHead(Struct, frozen=True, kw_only=True):

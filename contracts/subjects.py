@@ -38,11 +38,15 @@ EVENTS_ALL: Final = "mmg.event.>"
 EVENT_HANDED_BACK: Final = ("mmg.event.*.*.released", "mmg.event.*.*.preempted")
 PROGRESS_ALL: Final = "mmg.progress.>"
 SNAPSHOT_ALL: Final = "mmg.snapshot.*.*"
+CANCEL_ALL: Final = "mmg.cancel.*.*"
+DEAD_ALL: Final = "mmg.chain.*.*.failed"
+EVENT_OVERTAKING: Final = ("mmg.event.*.*.cancelled", "mmg.event.*.*.started")
+"""Links that somebody else may write after ours while we still draw."""
+
+ADVISORY_MAX_DELIVERIES: Final = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{STREAM_REQUESTS}.*"
 
 _REQUEST_PARTS: Final = 5
 _PAIR_PARTS_MIN: Final = 4
-_REQUEST_TOKENS: Final = 5
-_PAIR_TOKENS_MIN: Final = 4
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _AGENT_ID: Final = re.compile(r"[A-Za-z0-9_.]{1,64}")
 
@@ -51,6 +55,9 @@ TOKEN_PATTERN: Final = _TOKEN.pattern
 
 QUEUE_SNAPSHOT: Final = "mmg-snapshot"
 """The queue group of those who answer snapshots: one of them answers each question."""
+
+QUEUE_CANCEL: Final = "mmg-cancel"
+QUEUE_ADVISORY: Final = "mmg-advisory"
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):
@@ -200,6 +207,37 @@ def template_progress() -> str:
 def template_snapshot() -> str:
     """Return the address where snapshots are asked for, with its parameters in braces."""
     return snapshot(_PARAMETERS)
+
+
+def cancel(who: Identity) -> str:
+    """Return where the end of one request is asked for (request-reply)."""
+    return f"mmg.cancel.{who.agent}.{who.request_id}"
+
+
+def rpc(verb: str, worker: str | None = None) -> str:
+    """Return where operators ask: every worker, or with a name that one."""
+    return f"mmg.rpc.{verb}" if worker is None else f"mmg.rpc.{verb}.{worker}"
+
+
+def parse_verb(subject: str) -> str | None:
+    """Read the verb of an operator's question; None where it is none."""
+    parts = subject.split(".")
+    return parts[2] if len(parts) > 2 and parts[:2] == ["mmg", "rpc"] else None  # noqa: PLR2004
+
+
+def alert(name: str) -> str:
+    """Return where an alert is raised and cleared."""
+    return f"mmg.alert.{name}"
+
+
+def asset_fact(who: Identity, kind: str) -> str:
+    """Return where what happens after a chain has ended is told."""
+    return f"mmg.asset.{who.agent}.{who.request_id}.{kind}"
+
+
+def state(key: str) -> str:
+    """Return the subject of one key of the state bucket."""
+    return f"$KV.{BUCKET_STATE}.{key}"
 
 
 def parse_request(subject: str) -> tuple[Priority, Identity]:

@@ -99,7 +99,7 @@ class Agent:
 
     async def chain(self, request_id: str, agent: str = "L2-01") -> list[dict[str, Any]]:
         """Read the links of a chain in order, straight from the stream."""
-        links = []
+        links: list[dict[str, Any]] = []
         seq = 1
         while True:
             query = {"seq": seq, "next_by_subj": f"mmg.chain.{agent}.{request_id}.*"}
@@ -121,7 +121,10 @@ class Agent:
             links = await self.chain(request_id, agent)
             return links if links and links[-1]["kind"] in TERMINAL else None
 
-        return await until(look, f"the end of {agent}.{request_id}", timeout_s)
+        links: list[dict[str, Any]] = await until(
+            look, f"the end of {agent}.{request_id}", timeout_s
+        )
+        return links
 
     async def waiting(self) -> int:
         """Return how many requests lie in the lanes, those in hand included."""
@@ -195,7 +198,8 @@ class Process:
 def environment(**settings: str) -> dict[str, str]:
     """Return this environment without settings of ours, plus these."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith("MMG_")}
-    return keep | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | settings
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "MMG_WORKER_HTTP_PORT": "0"}
+    return keep | ours | settings
 
 
 @asynccontextmanager

@@ -20,9 +20,6 @@ from contracts import codec, subjects
 from contracts.events import Link, kind_of
 from contracts.subjects import Identity
 
-STALE_WRITER: Final = frozenset({10071, 10164})
-"""Wrong last sequence: 10071 on one replica, usually 10164 on a replicated stream."""
-
 APPEND_PATIENCE_S: Final = 120.0
 HISTORY_TIMEOUT_S: Final = 5.0
 HISTORY_BATCH: Final = 1000
@@ -116,7 +113,7 @@ async def _append_once(
     try:
         ack = await bus.store(subject, data, headers, timeout_s=_ANSWER_S)
     except ApiError as error:
-        if error.err_code not in STALE_WRITER:
+        if not error.stale:
             raise
     else:
         return Stored(ack.seq)
@@ -156,7 +153,7 @@ async def read_chain(bus: Bus, who: Identity) -> list[StoredLink]:
     subscription = await bus.subscribe(inbox, collect)
     query = {"seq": 1, "batch": HISTORY_BATCH, "next_by_subj": subjects.chain_filter(who)}
     try:
-        await bus.nc.publish(
+        await bus.publish(
             f"{API_PREFIX}.DIRECT.GET.{subjects.STREAM_EVENTS}",
             msgspec.json.encode(query),
             reply=inbox,
@@ -166,7 +163,7 @@ async def read_chain(bus: Bus, who: Identity) -> list[StoredLink]:
     except TimeoutError as error:
         raise NoAnswer(f"no history of {who} within {HISTORY_TIMEOUT_S} s") from error
     finally:
-        await subscription.unsubscribe()
+        await bus.unsubscribe(subscription)
     return links
 
 

@@ -23,6 +23,8 @@ BACKOFF_MAX_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
 API_PREFIX: Final = "$JS.API"
 NOT_FOUND: Final = 404
+STALE_WRITER: Final = frozenset({10071, 10164})
+"""Wrong last sequence: 10071 on one replica, usually 10164 on a replicated stream."""
 
 log = structlog.get_logger()
 
@@ -55,6 +57,11 @@ class ApiError(BusError):
     def not_found(self) -> bool:
         """Whether what was asked for does not exist."""
         return self.code == NOT_FOUND
+
+    @property
+    def stale(self) -> bool:
+        """Whether a compare-and-set was refused because somebody else was first."""
+        return self.err_code in STALE_WRITER
 
 
 class _WireError(msgspec.Struct):
@@ -105,7 +112,8 @@ class Bus:
     @property
     def server_version(self) -> str:
         """The version the server told at connect."""
-        return str(self.nc.connected_server_version)
+        version = self.nc.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
 
     async def request(
         self,
@@ -156,11 +164,19 @@ class Bus:
             raise NoAnswer(f"an answer on {subject} that is no PubAck") from error
 
     async def publish(
-        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        reply: str = "",
     ) -> None:
-        """Publish without waiting for anybody; lost while disconnected for long."""
+        """Publish without waiting for anybody; lost while disconnected for long.
+
+        Raises: NoAnswer if not even the client's buffer could take it.
+        """
         try:
-            await self.nc.publish(subject, data, headers=headers)
+            await self.nc.publish(subject, data, reply=reply, headers=headers)
         except (nats.errors.Error, OSError) as error:
             raise NoAnswer(f"cannot publish on {subject}: {error}") from error
 
@@ -182,6 +198,11 @@ class Bus:
     async def subscribe(self, subject: str, callback: Callback, queue: str = "") -> Subscription:
         """Call `callback` for each message on `subject`, one after the other."""
         return await self.nc.subscribe(subject, queue=queue, cb=callback)
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription; on a connection that is closed it has ended already."""
+        if not self.nc.is_closed:
+            await subscription.unsubscribe()
 
     def new_inbox(self) -> str:
         """Return a fresh subject for answers, under this process's own inbox prefix."""

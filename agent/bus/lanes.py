@@ -15,7 +15,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from agent.bus.connection import API_PREFIX, ApiError, Bus
+from agent.bus.connection import API_PREFIX, ApiError, Bus, NoAnswer
 from contracts import subjects
 from contracts.requests import Priority
 from contracts.subjects import Identity
@@ -86,7 +86,7 @@ class Lanes:
     async def close(self) -> None:
         """Stop listening; messages not yet handed out come back after ack_wait."""
         for subscription in self._subscriptions:
-            await subscription.unsubscribe()
+            await self._bus.unsubscribe(subscription)
         self._subscriptions.clear()
         if self.wake in self._bus.on_reconnect:
             self._bus.on_reconnect.remove(self.wake)
@@ -138,12 +138,12 @@ class Lanes:
         self._waiting = (priority.lane, future)
         subject = f"{API_PREFIX}.CONSUMER.MSG.NEXT.{subjects.STREAM_REQUESTS}"
         try:
-            await self._bus.nc.publish(
+            await self._bus.publish(
                 f"{subject}.{subjects.durable(priority)}", _PULL_ONE, reply=inbox
             )
             async with asyncio.timeout(PULL_TIMEOUT_S):
                 msg = await future
-        except TimeoutError:
+        except (TimeoutError, NoAnswer):
             log.warning("lanes.no_answer", lane=priority.lane, waited_s=PULL_TIMEOUT_S)
             return None
         finally:

@@ -74,16 +74,22 @@ def new_request_id(
 
 
 async def submit(
-    bus: Bus, request: Request, *, requester: str = REQUESTER_DEFAULT, clock: Clock | None = None
+    bus: Bus,
+    request: Request,
+    *,
+    requester: str = REQUESTER_DEFAULT,
+    fresh: bool = False,
+    clock: Clock | None = None,
 ) -> Submitted:
     """Store a checked request in its lane. What it leaves out is filled in.
 
+    `fresh`: the caller has just made the id by `new_request_id`, so nothing earlier can have it.
     The same identity with the same body joins the request that is known.
     Raises: ContractError (invalid_request, id_reused, queue_full); BusError when the bus is away
     or not set up; NoAnswer when the request may or may not be stored: with the same id it can be
     sent again.
     """
-    made = request.request_id is None
+    made = fresh or request.request_id is None
     filled = msgspec.structs.replace(
         request,
         request_id=request.request_id or new_request_id(clock),

@@ -136,8 +136,12 @@ class Client:
         Raises: ContractError (invalid_request, id_reused, queue_full ...), BusError when it is
         not known whether it was stored: submit again with the same id.
         """
-        request = self._complete(build_request(prompt, **fields))
-        stored = await submit(self._bus, request)
+        asked = build_request(prompt, **fields)
+        return await self._store(self._complete(asked), fresh=asked.request_id is None)
+
+    async def _store(self, request: Request, *, fresh: bool) -> Ticket:
+        """Store a complete request; `fresh`: its id was made here just now."""
+        stored = await submit(self._bus, request, fresh=fresh)
         who = self._identity(request)
         return Ticket(request_id=who.request_id, requester=who.requester, joined=stored.joined)
 
@@ -174,10 +178,11 @@ class Client:
         Raises: GenerationFailed; TimeoutError after `timeout_s` (the request itself goes on);
         what `submit` raises.
         """
-        request = self._complete(build_request(prompt, **fields))
+        asked = build_request(prompt, **fields)
+        request = self._complete(asked)
         assert request.request_id is not None, "completed"
         async with asyncio.timeout(timeout_s), self.follow(request.request_id) as events:
-            await self.submit(request)
+            await self._store(request, fresh=asked.request_id is None)
             async for event in events:
                 check_same(request, event)
                 if on_event is not None:

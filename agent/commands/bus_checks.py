@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from agent.bus.connection import Bus, BusError, NoAnswer
-from agent.bus.provision import Difference, Plan, differences
+from agent.bus.provision import Difference, Plan, consumers, differences, streams
 from agent.bus.snapshot import ask_snapshot
 from agent.commands import session
 from agent.commands.findings import Finding
@@ -144,8 +144,9 @@ async def _assets(bus: Bus, plan: Plan) -> list[Finding]:
         return [Finding.fail(what, "JetStream does not answer", way_out)]
     except BusError as error:
         return [Finding.fail(what, str(error), "give this user the right to ask for them")]
-    if found and all(difference.found is None for difference in found):
-        names = ", ".join(difference.asset for difference in found)
+    missing = [difference.asset for difference in found if difference.found is None]
+    if len(missing) == len(streams(plan)) + len(consumers(plan)):
+        names = ", ".join(missing)
         return [Finding.fail(what, f"missing: {names}", "`mmg provision` makes them")]
     return [_of(difference) for difference in found] or [Finding.ok(what, "as designed")]
 
@@ -166,7 +167,7 @@ def _of(difference: Difference) -> Finding:
 def _readable(setting: str, value: str) -> str:
     """Show nanoseconds as seconds."""
     if setting in _DURATIONS and value.isdigit():
-        return f"{int(value) / 1e9:g} s"
+        return f"{int(value) / 1e9:.15g} s"
     return value
 
 

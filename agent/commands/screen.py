@@ -163,8 +163,8 @@ class Bar(Screen):
 
     def accepted(self, ticket: Ticket) -> None:
         """Show the id."""
-        self._above("queued", _accepted_text(ticket))
         self._progress.update(self._task, description="waiting")
+        self._above("queued", _accepted_text(ticket))
 
     def show(self, event: Event) -> None:
         """Move the bar; keep a line of each link."""
@@ -172,8 +172,8 @@ class Bar(Screen):
         if isinstance(event, Step):
             self._progress.update(self._task, description=_short(event.message), completed=percent)
             return
-        self._above(kind_of(event), describe(event))
         self._progress.update(self._task, description=kind_of(event), completed=percent)
+        self._above(kind_of(event), describe(event))
 
     def note(self, text: str) -> None:
         """Show a line above the bar."""

@@ -10,6 +10,7 @@ with each key's name in the environment and in `.env`:
     [http]     host MMG_HTTP_HOST · port MMG_HTTP_PORT · public_url MMG_PUBLIC_URL
     [worker]   name MMG_WORKER_NAME · http_port MMG_WORKER_HTTP_PORT · engines MMG_ENGINES
                sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
+               run_timeout_s MMG_RUN_TIMEOUT_S
     [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
                workflows_dir MMG_WORKFLOWS_DIR
     [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL

@@ -61,6 +61,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     sketch: Literal["off", "fallback", "only"] | None
     slots: Mapping[str, int]
     drain_s: float
+    run_timeout_s: float
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True):

@@ -166,6 +166,15 @@ _WORKER: Final = (
         allowed="0 to 3600",
         help="seconds that running jobs get to finish when the worker is stopped",
     ),
+    Row(
+        name="MMG_RUN_TIMEOUT_S",
+        section="worker",
+        key="run_timeout_s",
+        default="120",
+        parse=values.seconds(1, 86400),
+        allowed="1 to 86400",
+        help="seconds an engine may take for one picture; half as many for each further one",
+    ),
 )
 
 _STORAGE: Final = (

@@ -74,6 +74,13 @@ class EngineDownFault(Fault):
     remedy = Remedy.OTHER_ENGINE
 
 
+class HangFault(Fault):
+    """The engine took longer than it may."""
+
+    code = ErrorCode.HANG
+    remedy = Remedy.RETRY
+
+
 class DiskFullFault(Fault):
     """The disk that holds the assets is full."""
 

@@ -33,6 +33,10 @@ class Author(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     nonce: UUID
 
+    def link_id(self, n: int, kind: str, attempt: int) -> str:
+        """Return the id of the link this author writes at place `n`."""
+        return str(uuid5(self.nonce, f"{n} {kind} {attempt}"))
+
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine reported of a successful try. Units: seconds, US dollars, MiB."""
@@ -84,7 +88,7 @@ class Pen(msgspec.Struct, frozen=True, kw_only=True):
         number = self.place.attempt if attempt is None else attempt
         n = self.place.n + 1
         return _Fields(
-            id=str(uuid5(self.author.nonce, f"{n} {kind} {number}")),
+            id=self.author.link_id(n, kind, number),
             n=n,
             request_id=self.stored.who.request_id,
             requester=self.stored.who.requester,

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from agent.core.faults import Fault
-from agent.core.job import Head
+from agent.core.job import Head, StoredRequest
 from agent.core.links import Made
 from contracts.events import Link, Output, Started
 
@@ -30,7 +30,11 @@ class ReadHistory(msgspec.Struct, frozen=True):
 
 
 class ReadHead(msgspec.Struct, frozen=True):
-    """Read the chain's head; answered by Superseded with that head, or Unknown."""
+    """Read the chain's head; answered by Superseded with that head, NoChain, or Unknown."""
+
+
+class FindRequest(msgspec.Struct, frozen=True):
+    """Look for the stored request in its lane; answered by Found, NotFound, or Unknown."""
 
 
 class AskLane(msgspec.Struct, frozen=True):
@@ -95,6 +99,7 @@ class HandBack(msgspec.Struct, frozen=True):
 Command = (
     Append
     | ReadHead
+    | FindRequest
     | ReadHistory
     | AskLane
     | TakeSlot
@@ -130,6 +135,20 @@ class Unknown(msgspec.Struct, frozen=True):
 
 
 Outcome = Stored | Superseded | Unknown
+
+
+class NoChain(msgspec.Struct, frozen=True):
+    """The chain has no link yet."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The request lies in a lane and nobody has ended it."""
+
+    stored: StoredRequest
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """No lane has a request of this identity."""
 
 
 class Links(msgspec.Struct, frozen=True):
@@ -176,7 +195,19 @@ class Done(msgspec.Struct, frozen=True):
     """It is done, or it cannot be helped."""
 
 
-Event = Outcome | Links | Waits | Drawn | Kept | Faulted | Interrupted | Done
+Event = (
+    Outcome
+    | NoChain
+    | Found
+    | NotFound
+    | Links
+    | Waits
+    | Drawn
+    | Kept
+    | Faulted
+    | Interrupted
+    | Done
+)
 
 
 class Told(msgspec.Struct, frozen=True):

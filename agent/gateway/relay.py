@@ -6,12 +6,13 @@ follower does, after it has its feed.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+import nats.errors
 import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -110,6 +111,12 @@ class Feed:
         return found if found[0].n == n else None
 
 
+async def unsubscribe(subscription: Subscription) -> None:
+    """End a subscription; one whose connection has ended is at its end already."""
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await subscription.unsubscribe()
+
+
 class Relay:
     """The subscriptions of one gateway and the feeds of its followers."""
 
@@ -142,11 +149,10 @@ class Relay:
         if self._on_reconnect in self._bus.on_reconnect:
             self._bus.on_reconnect.remove(self._on_reconnect)
         subscriptions, self._subscriptions = self._subscriptions, []
-        if not self._bus.nc.is_closed:
-            for subscription in subscriptions:
-                await subscription.unsubscribe()
+        for subscription in subscriptions:
+            await unsubscribe(subscription)
 
-    @contextmanager
+    @contextlib.contextmanager
     def follow(self, who: Identity) -> Iterator[Feed]:
         """Give a feed of one request. Order: before its history is read."""
         feed = Feed()
@@ -160,7 +166,7 @@ class Relay:
             if not self._feeds[who]:
                 del self._feeds[who]
 
-    @contextmanager
+    @contextlib.contextmanager
     def listen(self, request_id: str) -> Iterator[asyncio.Event]:
         """Give a bell that rings when a request of this id is stored, by whomever."""
         bell = asyncio.Event()

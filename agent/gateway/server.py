@@ -17,7 +17,7 @@ from agent.gateway import intake
 from agent.gateway.lookup import find, require_streams, unknown
 from agent.gateway.origin import check_host
 from agent.gateway.problems import answer_problems, harden, problem
-from agent.gateway.relay import Relay
+from agent.gateway.relay import Relay, unsubscribe
 from agent.gateway.settings import SOCKET_PATH, GatewaySettings
 from agent.gateway.sockets import STOP_PATIENCE_S, Sockets
 from contracts import codec
@@ -97,8 +97,8 @@ class Gateway:
             self._site = None
         await self._relay.stop()
         await self._sockets.wait_closed(STOP_PATIENCE_S)
-        if self._snapshots is not None and not self._bus.nc.is_closed:
-            await self._snapshots.unsubscribe()
+        if self._snapshots is not None:
+            await unsubscribe(self._snapshots)
         self._snapshots = None
         if self._runner is not None:
             await self._runner.cleanup()

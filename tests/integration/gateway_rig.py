@@ -19,6 +19,7 @@ from agent.assets import AssetStore
 from agent.bus import chain
 from agent.bus.connection import Bus, connect
 from agent.bus.provision import Plan, provision
+from agent.core.steps import Stored
 from agent.embedded import EmbeddedServer
 from agent.gateway import Gateway, GatewaySettings
 from contracts import codec, subjects
@@ -65,7 +66,7 @@ class Story:
 
     async def _append(self, link: Link) -> None:
         outcome = await chain.append(self._bus, self.who, link, self._last_seq)
-        assert isinstance(outcome, chain.Stored), outcome
+        assert isinstance(outcome, Stored), outcome
         self._last_seq = outcome.seq
         self.written.append(codec.encode(link))
 
@@ -212,5 +213,5 @@ async def frame(socket: aiohttp.ClientWebSocketResponse) -> bytes:
 async def until(fact: Callable[[], bool]) -> None:
     """Wait for something observable."""
     async with asyncio.timeout(DEADLINE_S):
-        while not fact():
+        while not fact():  # noqa: ASYNC110 - facts of several kinds, none with an event
             await asyncio.sleep(0)

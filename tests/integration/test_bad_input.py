@@ -94,9 +94,7 @@ async def test_higher_contract_version_is_refused_by_name(agent: Agent, busy: Pr
     ["mmg.request.urgent.L2-01.r1", "mmg.request.high.L2-01.a.b", "mmg.request.high.L2-01"],
     ids=["priority unknown", "id with a dot", "id missing"],
 )
-async def test_subject_that_no_stream_has_is_refused_at_publish(
-    agent: Agent, subject: str
-) -> None:
+async def test_subject_that_no_stream_has_is_refused_at_publish(agent: Agent, subject: str) -> None:
     with pytest.raises(NoRespondersError):
         await agent.nc.request(subject, json.dumps(GOOD).encode(), timeout=2)
 

@@ -226,6 +226,7 @@ async def test_a_snapshot_has_the_links_verbatim(gate):
         snapshot = codec.decode_snapshot(await response.read())
         assert response.headers["Cache-Control"] == "no-store"
     assert [bytes(link) for link in snapshot.chain] == story.written
+    assert snapshot.result is not None
     assert bytes(snapshot.result) == story.written[-1]
 
 
@@ -357,15 +358,28 @@ async def test_a_taken_port_is_an_error_and_leaves_nothing_behind(gate, tmp_path
     assert len(gate.bus.on_reconnect) == 1
 
 
-async def test_a_body_that_does_not_come_is_given_up(gate, monkeypatch):
+async def test_a_client_that_does_not_finish_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("agent.gateway.intake.BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("agent.gateway.server.IDLE_TIMEOUT_S", 0.05)
     monkeypatch.setattr("agent.gateway.server.LINGER_S", 0.0)
-    answer = await raw(
-        gate,
-        f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        "Content-Length: 100\r\n\r\n{",
-    )
-    assert answer.startswith("HTTP/1.1 408 ")
+    head = f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    async with rig(tmp_path) as gate, asyncio.timeout(2):
+        answer = await raw(gate, f"{head}Content-Length: 100\r\n\r\n{{")
+        assert answer.startswith("HTTP/1.1 408 ")
+        assert await raw(gate, head) == ""
+
+
+@pytest.mark.parametrize(
+    ("public_url", "url"),
+    [
+        (None, "ws://127.0.0.1:8000/ws/multimodal/r1"),
+        ("http://box:54112/", "ws://box:54112/ws/multimodal/r1"),
+        ("https://mmg.example/studio", "wss://mmg.example/studio/ws/multimodal/r1"),
+    ],
+)
+def test_the_address_of_a_socket_follows_from_the_public_one(public_url, url):
+    settings = GatewaySettings(port=0, public_url=public_url).bound(8000)
+    assert settings.socket_url(subjects.identity("user", "r1")) == url
 
 
 async def test_a_chain_of_an_id_that_is_queued_again_is_told_apart(gate):

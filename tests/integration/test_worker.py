@@ -5,6 +5,7 @@ Method: real worker processes on a real nats-server; what happened is read from 
 
 import random
 from pathlib import Path
+from typing import Any
 
 from agent.bus.connection import connect
 from agent.bus.provision import Plan, provision
@@ -12,7 +13,7 @@ from agent.embedded import EmbeddedServer
 from tests.rig import Agent, agent_on, pictures, temporary, until, worker
 
 PRIORITIES = ("critical", "high", "medium", "low")
-LONG = {"width": 2048, "height": 2048, "count": 10, "quality": "high"}
+LONG: dict[str, Any] = {"width": 2048, "height": 2048, "count": 10, "quality": "high"}
 """Options of a request that draws for seconds, so that something can happen meanwhile."""
 
 
@@ -25,7 +26,7 @@ async def test_shuffled_backlog_is_served_by_priority_and_first_in_first_out(
     tmp_path: Path, server: EmbeddedServer, agent: Agent
 ) -> None:
     order = [PRIORITIES[i % 4] for i in range(200)]
-    random.Random(7).shuffle(order)  # noqa: S311 - a repeatable shuffle
+    random.Random(7).shuffle(order)
     expected: dict[str, list[str]] = {priority: [] for priority in PRIORITIES}
     for number, priority in enumerate(order):
         await agent.image(f"r{number}", priority=priority)

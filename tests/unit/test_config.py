@@ -32,6 +32,7 @@ BAD = {
     "MMG_SKETCH": "maybe",
     "MMG_SLOTS": "cpu:65",
     "MMG_DRAIN_S": "inf",
+    "MMG_RUN_TIMEOUT_S": "0",
     "MMG_DATA_DIR": "a\0b",
     "MMG_ASSETS_DIR": "~/images",
     "MMG_WORKFLOWS_DIR": "\0",
@@ -60,7 +61,13 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         host="127.0.0.1", port=54112, public_url="http://127.0.0.1:54112"
     )
     assert loaded.worker == config.Worker(
-        name=None, http_port=54121, engines=None, sketch=None, slots={"cpu": 1}, drain_s=30
+        name=None,
+        http_port=54121,
+        engines=None,
+        sketch=None,
+        slots={"cpu": 1},
+        drain_s=30,
+        run_timeout_s=120,
     )
     assert loaded.storage.data_dir == tmp_path / "data"
     assert loaded.storage.assets_dir == tmp_path / "generated-assets"
