@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+import structlog
 
+from agent.bus import control
 from agent.bus.chain import read_chain
-from agent.bus.connection import ApiError, Bus, NoAnswer, NoResponders, PubAck
+from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, NoResponders, PubAck
 from agent.bus.snapshot import read_snapshot
 from agent.clock import Clock, SystemClock
 from contracts import CONTRACT_VERSION, codec, subjects
@@ -20,6 +22,8 @@ from contracts.errors import ContractError, ErrorCode
 from contracts.events import Status
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
+
+log = structlog.get_logger()
 
 REQUESTER_DEFAULT: Final = "user"
 ASKS_MAX: Final = 2
@@ -85,7 +89,7 @@ async def submit(
 
     `fresh`: the caller has just made the id by `new_request_id`, so nothing earlier can have it.
     The same identity with the same body joins the request that is known.
-    Raises: ContractError (invalid_request, id_reused, queue_full); BusError when the bus is away
+    Raises: ContractError (invalid_request, intake_closed, id_reused, queue_full); BusError when the bus is away
     or not set up; NoAnswer when the request may or may not be stored: with the same id it can be
     sent again.
     """
@@ -100,6 +104,7 @@ async def submit(
     assert filled.requester is not None, "just filled in"
     assert filled.priority is not None, "just filled in"
     who = subjects.identity(filled.requester, filled.request_id)
+    await _check_intake(bus)
     ack, again = await _store(bus, filled, who, filled.priority)
     if ack is None or (ack.duplicate and not again):
         status = await _compare_known(bus, filled, who, full=ack is None)
@@ -108,6 +113,24 @@ async def submit(
         status = await _compare_known(bus, filled, who, full=False)
         return Submitted(who=who, priority=filled.priority, status=status, joined=True)
     return Submitted(who=who, priority=filled.priority, status=Status.QUEUED, joined=False)
+
+
+async def _check_intake(bus: Bus) -> None:
+    """Refuse while an operator has closed the intake.
+
+    An agent that may not read the state bucket is let through: the switch is a courtesy to people
+    who drain a site, not a fence.
+    """
+    try:
+        intake = await control.read_intake(bus)
+    except BusError as error:
+        log.debug("submit.intake_unknown", reason=str(error))
+        return
+    if intake is not None and not intake.open:
+        raise ContractError(
+            ErrorCode.INTAKE_CLOSED,
+            f"new requests are not taken now ({intake.reason}, by {intake.by}); try again later",
+        )
 
 
 async def _store(

@@ -196,7 +196,7 @@ examples:
 """,
     )
     command.add_argument("--prompt", metavar="TEXT", help="what to show (default: a friendly one)")
-    _add_look(command, style="report-cover")
+    _add_look(command, style="report-cover", aspect="1:1")
     command.set_defaults(requester="user")
 
 
@@ -303,7 +303,9 @@ examples:
     )
 
 
-def _add_look(command: argparse.ArgumentParser, style: str | None = None) -> None:
+def _add_look(
+    command: argparse.ArgumentParser, style: str | None = None, aspect: str | None = None
+) -> None:
     """Add what decides how the picture looks."""
     command.add_argument(
         "--style",
@@ -314,7 +316,8 @@ def _add_look(command: argparse.ArgumentParser, style: str | None = None) -> Non
     command.add_argument(
         "--aspect",
         choices=[item.value for item in AspectRatio],
-        help="shape, width to height (default: the style's)",
+        default=aspect,
+        help=f"shape, width to height (default: {aspect or 'set by the style'})",
     )
     command.add_argument(
         "--quality",

@@ -155,3 +155,11 @@ async def test_demo_makes_an_image_and_prints_its_path_last(tmp_path: Path) -> N
         path = Path(process.words.strip().splitlines()[-1])
     with Image.open(path) as image:
         assert (image.format, image.size) == ("PNG", (1344, 768))
+
+
+async def test_plain_demo_draws_a_square_of_1024_pixels(tmp_path: Path) -> None:
+    async with running(tmp_path, "demo", MMG_NATS_PORT="0", MMG_HTTP_PORT="0") as process:
+        assert await process.exit_code(30) == 0, process.words
+        path = Path(process.words.strip().splitlines()[-1])
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (1024, 1024))
