@@ -18,6 +18,7 @@ import structlog
 from filelock import FileLock, Timeout
 
 from agent.assets import AssetStore
+from agent.backstop import serve_backstop
 from agent.bus import lanes
 from agent.bus.cancel import serve_cancels
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
@@ -174,7 +175,11 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
         readiness = Readiness(bus, assets, clock, name)
         dispatch = Dispatch(tools, readiness, config.worker.slots, config.worker.drain_s)
         control = Control(bus, dispatch, name, clock)
-        answering = [await serve_snapshots(bus), await serve_cancels(bus, name, clock)]
+        answering = [
+            await serve_snapshots(bus),
+            await serve_cancels(bus, name, clock),
+            await serve_backstop(bus, name, clock),
+        ]
         await control.open()
         monitor = Monitor("127.0.0.1", config.worker.http_port, dispatch.status)
         await monitor.start()

@@ -215,6 +215,16 @@ async def find_waiting(bus: Bus, who: Identity) -> Waiting | None:
     return await _stored(bus, {"last_by_subj": subjects.request_any_lane(who)})
 
 
+async def read_waiting(bus: Bus, seq: int) -> Waiting | None:
+    """Read the stored request `seq`; None once it is settled. Raises: BusError."""
+    return await _stored(bus, {"seq": seq})
+
+
+async def remove(bus: Bus, seq: int) -> None:
+    """Take a request out that the server no longer hands out to anybody. Raises: BusError."""
+    await bus.api(f"STREAM.MSG.DELETE.{subjects.STREAM_REQUESTS}", {"seq": seq})
+
+
 async def in_lane(bus: Bus, seq: int) -> bool:
     """Tell whether the stored request `seq` has not been settled yet. Raises: BusError."""
     return await _stored(bus, {"seq": seq}) is not None

@@ -89,9 +89,9 @@ async def submit(
 
     `fresh`: the caller has just made the id by `new_request_id`, so nothing earlier can have it.
     The same identity with the same body joins the request that is known.
-    Raises: ContractError (invalid_request, intake_closed, id_reused, queue_full); BusError when the bus is away
-    or not set up; NoAnswer when the request may or may not be stored: with the same id it can be
-    sent again.
+    Raises: ContractError (invalid_request, intake_closed, id_reused, queue_full); BusError when
+    the bus is away or not set up; NoAnswer when the request may or may not be stored: with the
+    same id it can be sent again.
     """
     made = fresh or request.request_id is None
     filled = msgspec.structs.replace(

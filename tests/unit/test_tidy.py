@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agent.styles": SHELL,
     "agent.tools": (*RUNNING, "agent.engines.protocol"),
     "agent.worker": (*RUNNING, "agent.crash_point", "agent.engines.protocol", "agent.tools"),
-    **dict.fromkeys(("agent.monitor", "agent.readiness"), RUNNING),
+    **dict.fromkeys(("agent.backstop", "agent.monitor", "agent.readiness"), RUNNING),
     "agent.control": (*RUNNING, "agent.dispatch"),
     "agent.dispatch": (*RUNNING, "agent.readiness", "agent.tools", "agent.worker"),
     "agent.gateway": RUNNING,
