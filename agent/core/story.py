@@ -140,11 +140,16 @@ class Story:
             waited = yield from self._ask(WaitUntil(head.link.due_at, own=False))
             if isinstance(waited, Interrupted):
                 return None
-        again = yield from self._start()
+        again = yield from self._start(_announced(head.link))
         return (yield from self._unless_lost(again))
 
-    def _start(self) -> Generator[Command, Told, Started | Superseded | None]:
-        """Append `started` after `place`, or the end of a request that cannot start."""
+    def _start(
+        self, engine: str | None = None
+    ) -> Generator[Command, Told, Started | Superseded | None]:
+        """Append `started` after `place`, or the end of a request that cannot start.
+
+        `engine` is the one that the last `retrying` announced.
+        """
         request = self.stored.request
         assert request is not None, "an unreadable request is refused, not started"
         if self.place.n == 0 and self.stored.is_late(self.now):
@@ -153,7 +158,7 @@ class Story:
         if self.history.lost() >= TRIES_MAX:
             error = self.history.faults[-1].error
             return (yield from self._end(self._pen().failed(error, self.history, dead=True)))
-        candidate = self._candidate()
+        candidate = self._candidate(engine)
         if isinstance(candidate, Fault):
             spent = bool(self.history.faults)
             error = self.history.faults[-1].error if spent else candidate.body()
@@ -171,13 +176,11 @@ class Story:
         self.percent = 0
         return link
 
-    def _candidate(
-        self, last: str | None = None, remedy: Remedy = Remedy.RETRY
-    ) -> Candidate | Fault:
+    def _candidate(self, last: str | None, remedy: Remedy = Remedy.RETRY) -> Candidate | Fault:
         """Choose an engine that has tries left, or the fault that says why there is none.
 
-        In the order of routing, except that after a fault at `last` RETRY stays there and
-        OTHER_ENGINE goes elsewhere, as long as that is possible.
+        In the order of routing, except that RETRY stays with `last` and OTHER_ENGINE leaves it,
+        as long as that is possible.
         """
         assert self.stored.request is not None, "an unreadable request is refused, not routed"
         missing = routing.missing_feature(self.stored.request)
@@ -194,8 +197,6 @@ class Story:
         ]
         if not left:
             return InternalFault("no engine is left that could be tried")
-        if last is None:
-            return left[0]
         stay = remedy is Remedy.RETRY
         return min(left, key=lambda candidate: (candidate.engine == last) != stay)
 
@@ -262,7 +263,7 @@ class Story:
             if isinstance(waited, Interrupted):
                 yield from self._interrupted(waited)
                 return None
-        again = yield from self._start()
+        again = yield from self._start(following.engine)
         return (yield from self._unless_lost(again))
 
     def _interrupted(self, event: Interrupted) -> Steps:
@@ -320,3 +321,8 @@ class Story:
             now=self.now,
             percent=self.percent,
         )
+
+
+def _announced(link: Link) -> str | None:
+    """Return the engine that a `retrying` at the head promised for the next try."""
+    return link.next_engine if isinstance(link, Retrying) else None

@@ -1,0 +1,59 @@
+"""A worker inside the test's own process, with engines the test wrote."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from agent.assets import AssetStore
+from agent.bus import lanes
+from agent.bus.cancel import serve_cancels
+from agent.bus.connection import connect
+from agent.clock import OffsetClock, SystemClock
+from agent.dispatch import Dispatch
+from agent.embedded import EmbeddedServer
+from agent.readiness import Readiness
+from agent.styles import load_styles
+from agent.tools import Tools
+from tests.doubles.engine import ScriptedEngine
+from tests.rig import ROOT
+
+
+@asynccontextmanager
+async def worker_with(
+    server: EmbeddedServer,
+    folder: Path,
+    *engines: ScriptedEngine,
+    name: str = "w1",
+    slots: int = 2,
+    drain_s: float = 5.0,
+    **settings: Any,
+) -> AsyncIterator[Dispatch]:
+    """Run a worker with these engines; it drains when the block ends."""
+    async with await connect([server.url], name, role="worker") as bus:
+        clock = OffsetClock(SystemClock())
+        assets = AssetStore(folder / "generated-assets", "http://127.0.0.1:1", name)
+        tools = Tools(
+            bus=bus,
+            assets=assets,
+            engines={engine.name: engine for engine in engines},
+            book=load_styles(ROOT / "workflows"),
+            clock=clock,
+            new_nonce=uuid4,
+            worker=name,
+            ack_wait_s=await lanes.ack_wait_s(bus),
+            **settings,
+        )
+        dispatch = Dispatch(tools, Readiness(bus, assets, clock, name), {"cpu": slots}, drain_s)
+        answers = await serve_cancels(bus, name, clock)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(dispatch.run(), name=f"worker {name}")
+                try:
+                    yield dispatch
+                finally:
+                    dispatch.stop()
+        finally:
+            await bus.unsubscribe(answers)
