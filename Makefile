@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format samples schemas lock clean
+.PHONY: help demo up test chaos check format samples schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,11 @@ up: $(READY) ## bus, worker and gateway in one process
 
 test: $(READY) ## all tests
 	@$(BIN)/pytest -q
+
+# The table of all runs so far follows; they add up in data/chaos/results.jsonl.
+chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TRIALS, SEED, CLUSTER=3
+	@$(BIN)/python -m tests.chaos --trials $${TRIALS:-10} --seed $${SEED:-1} --cluster $${CLUSTER:-1}
+	@$(BIN)/python -m tests.chaos --report
 
 check: $(READY) ## format, lint, types, spelling, then all tests: what .ci/run calls
 	@echo "check: format"

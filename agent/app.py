@@ -7,7 +7,7 @@ import asyncio
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,11 +24,12 @@ from agent.bus.cancel import serve_cancels
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
 from agent.bus.provision import Plan, provision
 from agent.bus.snapshot import serve_snapshots
-from agent.clock import OffsetClock, SystemClock
+from agent.clock import Clock, OffsetClock, SystemClock
 from agent.config import Config
 from agent.control import Control
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedError, EmbeddedServer
+from agent.engines.comfyui import ComfyEngine
 from agent.engines.protocol import Engine
 from agent.engines.sketch import SketchEngine
 from agent.gateway import Gateway, GatewaySettings
@@ -36,6 +37,7 @@ from agent.monitor import Monitor
 from agent.readiness import Readiness, StreamsGoneError
 from agent.styles import load_styles
 from agent.tools import Tools
+from agent.workflows import load_workflows
 
 ONCE_PATIENCE_S: Final = 5.0
 STREAMS_LOOK_S: Final = 2.0
@@ -123,7 +125,7 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
             await server.start()
             stack.push_async_callback(server.stop)
             urls = (server.url,)
-            await stack.enter_async_context(_guarding(server))
+            await stack.enter_async_context(_beside(_guard(server)))
         bus = await stack.enter_async_context(await connect(urls, "worker", role="worker"))
         report = await provision(
             bus, Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
@@ -143,13 +145,40 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
         )
 
 
-def build_engines(config: Config) -> dict[str, Engine]:
-    """Make the engines that are configured, in their order."""
+async def build_engines(config: Config, clock: Clock) -> dict[str, Engine]:
+    """Make the engines that are configured or found, in their order.
+
+    ComfyUI counts as found if its address was set, or if one answers at the default address now.
+    Without any other engine the sketch engine draws, unless it was switched off.
+    """
     wanted = config.worker.engines
     engines: list[Engine] = []
-    if config.worker.sketch != "off" and (wanted is None or "sketch" in wanted):
-        engines.append(SketchEngine(threads=max(1, config.worker.slots.get("cpu", 1))))
+    if config.worker.sketch != "only" and ("comfyui" in wanted if wanted else True):
+        comfy = await _comfyui(config, clock, certain=wanted is not None)
+        if comfy is not None:
+            engines.append(comfy)
+    mode = config.worker.sketch or ("fallback" if wanted else "off" if engines else "only")
+    if mode != "off" and (wanted is None or "sketch" in wanted):
+        threads = max(1, config.worker.slots.get("cpu", 1))
+        engines.append(SketchEngine(threads=threads, fallback=bool(engines)))
     return {engine.name: engine for engine in engines}
+
+
+async def _comfyui(config: Config, clock: Clock, *, certain: bool) -> ComfyEngine | None:
+    """Open ComfyUI; None where nobody asked for it and none answers."""
+    folders = (config.storage.workflows_dir,)
+    engine = ComfyEngine(
+        config.comfyui.urls,
+        load_workflows(folders),
+        clock,
+        output_dir=config.comfyui.output_dir,
+        step_timeout_s=config.comfyui.step_timeout_s,
+    )
+    await engine.open()
+    if certain or config.comfyui.url is not None or engine.facts.up:
+        return engine
+    await engine.close()
+    return None
 
 
 @asynccontextmanager
@@ -157,10 +186,10 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
     """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
     with _own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
-        engines = build_engines(config)
+        clock = OffsetClock(SystemClock())
+        engines = await build_engines(config, clock)
         assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
         await assets.remove_temporary()
-        clock = OffsetClock(SystemClock())
         tools = Tools(
             bus=bus,
             assets=assets,
@@ -185,7 +214,8 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
         await monitor.start()
         log.info("worker.ready", worker=name, engines=list(engines), ack_wait_s=ack_wait_s)
         try:
-            yield dispatch
+            async with _beside(*(engine.run() for engine in engines.values())):
+                yield dispatch
         finally:
             await monitor.stop()
             await control.close()
@@ -253,27 +283,29 @@ def _own_name(configured: str | None) -> Iterator[str]:
     raise BusError(f"a worker called {names[0]!r} runs on this host already; set MMG_WORKER_NAME")
 
 
-@asynccontextmanager
-async def _guarding(server: EmbeddedServer) -> AsyncIterator[None]:
+async def _guard(server: EmbeddedServer) -> None:
     """Start the embedded server again whenever it ends by itself."""
+    while True:
+        await server.wait()
+        log.error("embedded.died", again_in_s=SERVER_RESTART_S)
+        await asyncio.sleep(SERVER_RESTART_S)
+        try:
+            await server.start()
+        except EmbeddedError as error:
+            log.error("embedded.not_back", reason=str(error))  # noqa: TRY400 - no traceback
 
-    async def guard() -> None:
-        while True:
-            await server.wait()
-            log.error("embedded.died", again_in_s=SERVER_RESTART_S)
-            await asyncio.sleep(SERVER_RESTART_S)
-            try:
-                await server.start()
-            except EmbeddedError as error:
-                log.error("embedded.not_back", reason=str(error))  # noqa: TRY400 - no traceback
 
+@asynccontextmanager
+async def _beside(*endless: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run what never ends by itself beside a block, and cancel it with the block's end."""
     try:
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(guard(), name="guard of the embedded server")
+            tasks = [group.create_task(coroutine) for coroutine in endless]
             try:
                 yield
             finally:
-                task.cancel()
+                for task in tasks:
+                    task.cancel()
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise

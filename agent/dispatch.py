@@ -5,8 +5,7 @@ finish, then hands the rest back in their order. What happens to one request is 
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -17,6 +16,7 @@ from agent.bus import lanes
 from agent.bus.connection import BusError
 from agent.bus.lanes import Delivery, Lanes
 from agent.core.job import StoredRequest
+from agent.engines.protocol import Engine
 from agent.metrics import REQUESTS_UNSPEAKABLE
 from agent.readiness import Readiness, StreamsGoneError
 from agent.tools import Tools
@@ -34,53 +34,52 @@ log = structlog.get_logger()
 
 
 class Slots:
-    """How many jobs of each kind may run at once."""
+    """The places for jobs, by kind; a place that belongs to a server carries its name."""
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
+    def __init__(self, places: Mapping[str, Sequence[str | None]]) -> None:
         """Begin with all places free."""
-        self._free = Counter(sizes)
+        self._free = {kind: list(names) for kind, names in places.items()}
         self._changed = asyncio.Event()
 
-    def first_free(self, kinds: Sequence[str]) -> str | None:
-        """Return the first of these kinds that has a place free."""
-        return next((kind for kind in kinds if self._free[kind] > 0), None)
+    def has_free(self, kind: str) -> bool:
+        """Tell whether a job of this kind could start now."""
+        return bool(self._free.get(kind))
 
-    async def take(self, kind: str) -> None:
-        """Wait for a free place of this kind and take it."""
-        while self._free[kind] <= 0:
+    async def take(self, kind: str) -> str | None:
+        """Wait for a free place of this kind, take it and return its name, if it has one."""
+        while not self._free.get(kind):
             self._changed.clear()
             await self._changed.wait()
-        self._free[kind] -= 1
+        return self._free[kind].pop(0)
 
-    def give(self, kind: str) -> None:
+    def give(self, kind: str, name: str | None) -> None:
         """Give a place back."""
-        self._free[kind] += 1
+        self._free[kind].append(name)
         self._changed.set()
 
 
 class HeldSlot:
     """The place of one job; `take` and `free` may be called again without harm."""
 
-    def __init__(self, slots: Slots, lanes_: Lanes, reserved: str) -> None:
-        """Hold the place that was free when the delivery was pulled."""
+    def __init__(self, slots: Slots, lanes_: Lanes) -> None:
+        """Hold nothing yet."""
         self._slots = slots
         self._lanes = lanes_
-        self._kind: str | None = reserved
+        self._held: tuple[str, str | None] | None = None
 
-    async def take(self, kind: str) -> None:
-        """Wait for a place of this kind, at once where it is the one held."""
-        if self._kind == kind:
-            return
-        self.free()
-        await self._slots.take(kind)
-        self._kind = kind
+    async def take(self, kind: str) -> str | None:
+        """Wait for a place of this kind, at once where it is the one held; return its name."""
+        if self._held is None or self._held[0] != kind:
+            self.free()
+            self._held = (kind, await self._slots.take(kind))
+        return self._held[1]
 
     def free(self) -> None:
         """Give the place back, if one is held, and let the lanes be looked at."""
-        if self._kind is None:
+        if self._held is None:
             return
-        kind, self._kind = self._kind, None
-        self._slots.give(kind)
+        held, self._held = self._held, None
+        self._slots.give(*held)
         self._lanes.wake()
 
 
@@ -93,8 +92,7 @@ class Dispatch:
         """Nothing is pulled before `run`. Units: `drain_s` seconds that jobs may still take."""
         self._tools = tools
         self._readiness = readiness
-        self._slots = Slots(sizes)
-        self._kinds = sorted({facts.slot for facts in tools.facts})
+        self._slots = Slots(places(tools.engines.values(), sizes))
         self._drain_s = drain_s
         self._lanes = Lanes(tools.bus)
         self._jobs: dict[tuple[Identity, int], Job] = {}
@@ -187,8 +185,7 @@ class Dispatch:
         """Pull whenever a slot is free; sleep until a bell, a freed slot or the safety sweep."""
         empty_looks = 0
         while not self._stopping:
-            free = self._slots.first_free(self._kinds)
-            kind = free if self._readiness.closed is None else None
+            kind = self._kind_to_fill() if self._readiness.closed is None else None
             delivery = await self._lanes.next() if kind is not None else None
             if delivery is not None:
                 assert kind is not None, "nothing is pulled without a free slot"
@@ -200,6 +197,17 @@ class Dispatch:
                 if empty_looks >= IDLE_LOOKS:
                     return
             await self._lanes.wait()
+
+    def _kind_to_fill(self) -> str | None:
+        """Return the kind of slot the next request would take, if one is free.
+
+        That is the kind of the first engine that is up: a free slot of a fallback is no reason to
+        take a request that has to wait for its proper engine.
+        """
+        for facts in self._tools.facts:
+            if facts.up:
+                return facts.slot if self._slots.has_free(facts.slot) else None
+        return None
 
     async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery, kind: str) -> None:
         """Give a delivery to the job that has its request already, or to a new one."""
@@ -213,8 +221,9 @@ class Dispatch:
             log.info("dispatch.kept", request=str(stored.who), deliveries=delivery.num_delivered)
             running.delivery = delivery
             return
-        await self._slots.take(kind)
-        job = Job(self._tools, delivery, stored, HeldSlot(self._slots, self._lanes, kind))
+        slot = HeldSlot(self._slots, self._lanes)
+        await slot.take(kind)
+        job = Job(self._tools, delivery, stored, slot)
         self._jobs[key] = job
         self._idle.clear()
         group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
@@ -274,6 +283,15 @@ class Dispatch:
             await lanes.ring(self._tools.bus, job.stored.priority, job.stored.who)
         except BusError as error:
             log.warning("dispatch.not_handed_back", reason=str(error))
+
+
+def places(engines: Iterable[Engine], sizes: Mapping[str, int]) -> dict[str, list[str | None]]:
+    """Return the places of each kind: one for each server an engine brings, else as configured."""
+    result: dict[str, list[str | None]] = {kind: [None] * count for kind, count in sizes.items()}
+    for engine in engines:
+        if engine.places:
+            result[engine.slot] = list(engine.places)
+    return result
 
 
 def read_delivery(delivery: Delivery) -> tuple[StoredRequest | None, ErrorBody | None]:

@@ -150,8 +150,11 @@ class Readiness:
         await self._alert("disk", message if level != "ok" else None)
 
     def _judge_pause(self, pause: Pause | None) -> None:
-        paused = pause is not None and pause.paused
-        self._set("pause", f"paused by {pause.by}: {pause.reason}" if pause and paused else None)
+        if pause is None or not pause.paused or control.is_over(pause, self._clock.now()):
+            self._set("pause", None)
+            return
+        until = "" if pause.until is None else f", until {pause.until:%Y-%m-%d %H:%M:%SZ}"
+        self._set("pause", f"paused by {pause.by}: {pause.reason}{until}")
 
     async def _judge_clock(self, events: _Stream | None) -> None:
         """Follow the server's clock: decisions about time are the same on every host."""

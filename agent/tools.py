@@ -20,8 +20,8 @@ from agent.engines.protocol import Engine, EngineJob
 class Slot(Protocol):
     """One place among the jobs worked at once; taken and freed by the story."""
 
-    async def take(self, kind: str) -> None:
-        """Wait for a free place of this kind; at once where one is held already."""
+    async def take(self, kind: str) -> str | None:
+        """Wait for a free place of this kind, at once where one is held; return its name."""
         ...
 
     def free(self) -> None:
@@ -49,7 +49,4 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def facts(self) -> tuple[EngineFacts, ...]:
         """The engines as routing sees them, in configured order."""
-        return tuple(
-            EngineFacts(name=engine.name, slot=engine.slot, models=engine.models)
-            for engine in self.engines.values()
-        )
+        return tuple(engine.facts for engine in self.engines.values())

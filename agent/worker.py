@@ -156,12 +156,12 @@ class Job:
         match command:
             case Append() | ReadHead() | ReadHistory() | AskLane():
                 return await self._ask_bus(command)
-            case Draw(started=started):
-                return await self._draw(started)
+            case Draw(started=started, earlier=earlier):
+                return await self._draw(started, earlier)
             case Keep(attempt=attempt):
                 return await self._keep(attempt)
             case TakeSlot(slot=kind):
-                return await self._unless_stopped(self._slot.take(kind))
+                return await self._take_slot(kind)
             case WaitUntil(due=due, own=own):
                 return await self._wait(due, beating=own)
             case Settle(how=how, reason=reason):
@@ -177,6 +177,14 @@ class Job:
             case FindRequest():
                 raise AssertionError("only a cancel looks for a request")
         return Done()
+
+    async def _take_slot(self, kind: str) -> Event:
+        """Wait for a slot; while the chain is empty, who holds the delivery keeps it alive."""
+        before, self._beating = self._beating, self._beating or self._story.place.n == 0
+        try:
+            return await self._unless_stopped(self._slot.take(kind))
+        finally:
+            self._beating = before
 
     async def _settle(self, how: Literal["ack", "term"], reason: str) -> None:
         """Settle the newest delivery; what cannot be said now is said after its redelivery."""
@@ -215,10 +223,10 @@ class Job:
             return Unknown("the history is behind its leader")
         return Links(tuple(codec.decode_link(item.data) for item in stored if item.seq <= upto))
 
-    async def _draw(self, started: Started) -> Event:
+    async def _draw(self, started: Started, earlier: tuple[Started, ...]) -> Event:
         """Let the engine make the pictures; every way it can end is an event."""
         engine = self._tools.engines[started.engine]
-        engine_job = job_for(self.stored, started, self._tools.book)
+        engine_job = job_for(self.stored, started, earlier, self._tools.book)
         began_s = self._tools.clock.monotonic_s()
         limit_s = self._tools.time_limit_s(engine_job)
         self._percent = 0
@@ -296,8 +304,8 @@ class Job:
         finally:
             self._beating = before
 
-    async def _unless_stopped(self, waiting: Coroutine[None, None, None]) -> Event:
-        """Wait for something, but not longer than this job is wanted."""
+    async def _unless_stopped(self, waiting: Coroutine[None, None, str | None]) -> Event:
+        """Wait for something, but not longer than this job is wanted; a result is its place."""
         async with asyncio.TaskGroup() as group:
             wait = group.create_task(waiting, name="wait")
             stop = group.create_task(self._stopping.wait(), name="stop")
@@ -306,7 +314,7 @@ class Job:
             wait.cancel()
             stop.cancel()
         if done or self._stop is None:
-            return Done()
+            return Done(wait.result() if done else None)
         return self._stop
 
     # --- beside --------------------------------------------------------------------------------
@@ -332,7 +340,7 @@ class Job:
             self._stepped.clear()
             step = self._step
             assert step is not None, "the event is set after the step"
-            self._percent = min(PERCENT_DRAWN, step.step * PERCENT_DRAWN // max(1, step.steps))
+            self._percent = min(PERCENT_DRAWN, int(step.share * PERCENT_DRAWN))
             pen = Pen(
                 stored=self.stored,
                 author=self._author,

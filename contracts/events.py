@@ -82,6 +82,7 @@ class Started(LinkFields, frozen=True, kw_only=True, tag="started"):
     status: Processing = Status.PROCESSING
     engine: str
     model: str
+    workflow: str | None = None
     reason: str
     worker: str
     server: str | None
@@ -240,6 +241,7 @@ class AssetFact(Struct, frozen=True, kw_only=True):
     kind: str
     by: str
     at: Instant
+    reason: str = ""
 
 
 class Alert(Struct, frozen=True, kw_only=True):
@@ -262,12 +264,16 @@ class Intake(Struct, frozen=True, kw_only=True):
 
 
 class Pause(Struct, frozen=True, kw_only=True):
-    """Whether one worker is paused, as kept in the state bucket; absent means it is not."""
+    """Whether something is paused, as kept in the state bucket; absent means it is not.
+
+    It ends by itself at `until`; None: when somebody ends it.
+    """
 
     paused: bool
     by: str
     reason: str
     at: Instant
+    until: Instant | None = None
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):

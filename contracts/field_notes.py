@@ -57,6 +57,7 @@ NOTES: Final[dict[str, str]] = {
     "reason": "Why it was decided so.",
     "worker": "Name of the worker.",
     "server": "Address of the ComfyUI server; null where the engine has none.",
+    "Started.workflow": "Workflow that the engine uses; null where it has none.",
     "queue_time_seconds": "Seconds from the stored time to this start.",
     "Completed.queue_time_seconds": "Seconds from the stored time to the last start.",
     "error": "What went wrong.",

@@ -40,6 +40,7 @@ PROGRESS_ALL: Final = "mmg.progress.>"
 SNAPSHOT_ALL: Final = "mmg.snapshot.*.*"
 CANCEL_ALL: Final = "mmg.cancel.*.*"
 DEAD_ALL: Final = "mmg.chain.*.*.failed"
+DISMISSED_ALL: Final = "mmg.asset.*.*.dismissed"
 EVENT_OVERTAKING: Final = ("mmg.event.*.*.cancelled", "mmg.event.*.*.started")
 """Links that somebody else may write after ours while we still draw."""
 
@@ -152,6 +153,14 @@ def chain_any_agent(request_id: str) -> str:
     Raises: ContractError(invalid_request) if the id does not fit.
     """
     return f"mmg.chain.*.{checked('any', request_id).request_id}.*"
+
+
+def dead_any_agent(request_id: str) -> str:
+    """Return the subjects of the bad ends of a request id, whoever sent it.
+
+    Raises: ContractError(invalid_request) if the id does not fit.
+    """
+    return f"mmg.chain.*.{checked('any', request_id).request_id}.failed"
 
 
 def event(who: Identity, kind: str) -> str:

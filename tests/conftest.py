@@ -2,13 +2,21 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 PASSES_TO_END = 5
 """Passes of the loop that a task just cancelled gets to end; it needs one per await it is in."""
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo what a test configured: a level left behind would make the next one's logs vanish."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from typing import Final
 
 import msgspec
 import structlog
-from nats.aio.msg import Msg
 
-from agent.bus.connection import API_PREFIX, ApiError, Bus, NoAnswer, NoResponders
+from agent.bus import history
+from agent.bus.connection import ApiError, Bus, NoAnswer
 from agent.core.job import Head
 from agent.core.steps import Outcome, Stored, Superseded, Unknown
 from contracts import codec, subjects
@@ -21,8 +21,7 @@ from contracts.events import Link, kind_of
 from contracts.subjects import Identity
 
 APPEND_PATIENCE_S: Final = 120.0
-HISTORY_TIMEOUT_S: Final = 5.0
-HISTORY_BATCH: Final = 1000
+LINKS_MAX: Final = 1000
 _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 2.0
 _ANSWER_S: Final = 3.0
@@ -132,42 +131,6 @@ async def read_chain(bus: Bus, who: Identity) -> list[StoredLink]:
 
     Raises: NoAnswer, ApiError.
     """
-    inbox = bus.new_inbox()
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    links: list[StoredLink] = []
-
-    async def collect(msg: Msg) -> None:
-        headers = msg.headers or {}
-        status = headers.get("Status")
-        if done.done():
-            return
-        if status in ("204", "404"):
-            done.set_result(None)
-        elif status is not None:
-            done.set_exception(_status_error(status, headers.get("Description", "")))
-        else:
-            seq = int(headers["Nats-Sequence"])
-            links.append(StoredLink(seq=seq, subject=headers["Nats-Subject"], data=msg.data))
-
-    subscription = await bus.subscribe(inbox, collect)
-    query = {"seq": 1, "batch": HISTORY_BATCH, "next_by_subj": subjects.chain_filter(who)}
-    try:
-        await bus.publish(
-            f"{API_PREFIX}.DIRECT.GET.{subjects.STREAM_EVENTS}",
-            msgspec.json.encode(query),
-            reply=inbox,
-        )
-        async with asyncio.timeout(HISTORY_TIMEOUT_S):
-            await done
-    except TimeoutError as error:
-        raise NoAnswer(f"no history of {who} within {HISTORY_TIMEOUT_S} s") from error
-    finally:
-        await bus.unsubscribe(subscription)
-    return links
-
-
-def _status_error(status: str, description: str) -> ApiError | NoResponders:
-    if status == "503":
-        return NoResponders(f"no stream {subjects.STREAM_EVENTS}")
-    return ApiError(int(status), 0, description)
+    wanted = subjects.chain_filter(who)
+    kept = await history.read(bus, subjects.STREAM_EVENTS, wanted, LINKS_MAX)
+    return [StoredLink(seq=one.seq, subject=one.subject, data=one.data) for one in kept]

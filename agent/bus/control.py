@@ -16,6 +16,8 @@ from contracts.events import Alert, Intake, Pause
 
 PAUSE_FOR_EVER: Final = timedelta(days=3650)
 INTAKE_KEY: Final = "intake"
+LANES_KEY: Final = "lanes"
+"""Who paused all lanes and why: the server keeps only until when."""
 
 log = structlog.get_logger()
 
@@ -38,6 +40,24 @@ async def read_pause(bus: Bus, worker: str) -> Pause | None:
 async def set_pause(bus: Bus, worker: str, pause: Pause) -> None:
     """Pause or resume one worker, running or not. Raises: BusError."""
     await state.write(bus, _pause_key(worker), pause)
+
+
+def is_over(pause: Pause, now: datetime) -> bool:
+    """Tell whether a pause has ended by itself."""
+    return pause.until is not None and now >= pause.until
+
+
+async def read_lanes_note(bus: Bus) -> Pause | None:
+    """Return who paused all lanes last, and why; whether they are, the lanes themselves say.
+
+    Raises: BusError.
+    """
+    return await state.read_as(bus, LANES_KEY, Pause)
+
+
+async def note_lanes(bus: Bus, pause: Pause) -> None:
+    """Note who paused or resumed all lanes, and why. Raises: BusError."""
+    await state.write(bus, LANES_KEY, pause)
 
 
 def pause_subject(worker: str) -> str:

@@ -11,6 +11,7 @@ from typing import Final, Self, TypedDict, Unpack
 import msgspec
 
 from agent.bus import connection
+from agent.bus.cancel import ask_cancel
 from agent.bus.connection import Bus, NoAnswer
 from agent.bus.snapshot import ask_snapshot, read_snapshot
 from agent.bus.submit import new_request_id, submit
@@ -203,6 +204,18 @@ class Client:
             return await ask_snapshot(self._bus, who, ASK_TIMEOUT_S)
         except NoAnswer:
             return await read_snapshot(self._bus, who)
+
+    async def cancel(self, request_id: str, *, requester: str | None = None) -> Cancelled:
+        """End a request, queued or running, and return the last link of its chain.
+
+        Raises: ContractError (not_found; already_completed: any other end stands); BusError if
+        nobody answers: it may or may not be cancelled, and asking again does no harm.
+        """
+        who = subjects.identity(requester or self._agent, request_id)
+        answer = await ask_cancel(self._bus, who, self._agent)
+        if isinstance(answer, ErrorBody):
+            raise ContractError(answer.code, answer.message, answer.detail)
+        return answer
 
     def _complete(self, request: Request) -> Request:
         """Fill in what the subject carries. Raises: ContractError for somebody else's name."""

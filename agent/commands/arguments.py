@@ -4,14 +4,13 @@ It describes and checks; it must not import what runs the commands.
 """
 
 import argparse
-import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final
 
 from agent import __version__
-from agent.commands import exits
-from contracts.requests import SEED_MAX, AspectRatio, Priority, Quality, Style
+from agent.commands import exits, operating, options
+from contracts.requests import Priority
 
 DESCRIPTION: Final = """\
 Turns requests on a NATS JetStream bus into pictures, and never loses one.
@@ -63,6 +62,7 @@ def build() -> argparse.ArgumentParser:
     _add_demo(add)
     _add_watch(add)
     _add_looks(add)
+    operating.add_operating(add)
     _add_texts(add)
     return parser
 
@@ -117,7 +117,7 @@ are left to do by hand (exit code 1). Run again, it changes nothing. `mmg up` do
 MMG_REPLICAS (1, 3, 5) and MMG_ACK_WAIT_S are used here.
 """,
     )
-    _add_json(provision, "one JSON object: done, by_hand")
+    options.add_json(provision, "one JSON object: done, by_hand")
 
 
 def _add_generate(add: Adder) -> None:
@@ -140,14 +140,14 @@ examples:
     command.add_argument(
         "prompt", metavar="PROMPT", help="what to show, 1 to 4000 characters; - reads stdin"
     )
-    _add_look(command)
+    options.add_look(command)
     command.add_argument("--count", type=int, metavar="N", help="pictures, 1 to 10 (default: 1)")
     command.add_argument(
         "--negative", metavar="TEXT", help="what not to show (default: the style's)"
     )
     command.add_argument(
         "--size",
-        type=_size,
+        type=options.size,
         metavar="WxH",
         help="pixels, 256 to 2048, multiples of 64; instead of --aspect",
     )
@@ -165,18 +165,18 @@ examples:
         help="give up if it has not started by then, 1 to 86400",
     )
     command.add_argument("--id", metavar="ID", help="the request's id (default: made, and shown)")
-    _add_requester(command, "who asks")
+    options.add_requester(command, "who asks")
     waiting = command.add_mutually_exclusive_group()
     waiting.add_argument(
         "--timeout",
-        type=_seconds,
+        type=options.seconds,
         metavar="SECONDS",
         help="stop waiting after this time (default: never)",
     )
     waiting.add_argument(
         "--no-wait", action="store_true", help="print the id once the request is stored, and leave"
     )
-    _add_json(command, "one JSON object per event on stdout, the terminal one last")
+    options.add_json(command, "one JSON object per event on stdout, the terminal one last")
 
 
 def _add_demo(add: Adder) -> None:
@@ -196,7 +196,7 @@ examples:
 """,
     )
     command.add_argument("--prompt", metavar="TEXT", help="what to show (default: a friendly one)")
-    _add_look(command, style="report-cover", aspect="1:1")
+    options.add_look(command, style="report-cover", aspect="1:1")
     command.set_defaults(requester="user")
 
 
@@ -216,31 +216,34 @@ examples:
 """,
     )
     command.add_argument("id", metavar="ID", help="the request's id")
-    _add_requester(command, "who asked for it")
+    options.add_requester(command, "who asked for it")
     command.add_argument(
         "--after",
-        type=_place,
+        type=options.place,
         default=0,
         metavar="N",
         help="begin behind place N of the events (default: 0)",
     )
     command.add_argument(
         "--timeout",
-        type=_seconds,
+        type=options.seconds,
         metavar="SECONDS",
         help="stop watching after this time (default: never)",
     )
-    _add_json(command, "one JSON object per event on stdout")
+    options.add_json(command, "one JSON object per event on stdout")
 
 
 def _add_looks(add: Adder) -> None:
     queue = add(
         "queue",
         "queue",
-        "show what waits in each lane, and in which order",
-        epilog="Reads only; at most 50 requests are listed, the numbers count all.",
+        "show what waits in each lane, in which order, and what holds it up",
+        epilog="""\
+Lines with ! come first: paused lanes and workers, a closed intake, each with the command that ends
+it. Reads only; at most 50 requests are listed, the numbers count all.
+""",
     )
-    _add_json(queue, "one JSON object: lanes, requests")
+    options.add_json(queue, "one JSON object: lanes, requests, pause, intake, workers")
     doctor = add(
         "doctor",
         "doctor",
@@ -250,7 +253,7 @@ Exit code 0: healthy, perhaps with warnings. 1: something fails. Changes nothing
 one in MMG_NATS_URL, else the one of `mmg up` on this machine.
 """,
     )
-    _add_json(doctor, "one JSON object: healthy, findings")
+    options.add_json(doctor, "one JSON object: healthy, findings")
     config = add(
         "config",
         "settings",
@@ -262,7 +265,7 @@ examples:
 """,
     )
     form = config.add_mutually_exclusive_group()
-    _add_json(form, "one JSON array: name, value, source, help")
+    options.add_json(form, "one JSON array: name, value, source, help")
     form.add_argument(
         "--example", action="store_true", help="print an mmg.toml that changes nothing"
     )
@@ -301,69 +304,3 @@ examples:
         choices=["bash", "zsh", "fish"],
         help="the shell (default: say how to install)",
     )
-
-
-def _add_look(
-    command: argparse.ArgumentParser, style: str | None = None, aspect: str | None = None
-) -> None:
-    """Add what decides how the picture looks."""
-    command.add_argument(
-        "--style",
-        choices=[item.value for item in Style],
-        default=style,
-        help=f"what the picture is for (default: {style or 'none'})",
-    )
-    command.add_argument(
-        "--aspect",
-        choices=[item.value for item in AspectRatio],
-        default=aspect,
-        help=f"shape, width to height (default: {aspect or 'set by the style'})",
-    )
-    command.add_argument(
-        "--quality",
-        choices=[item.value for item in Quality],
-        help="effort: draft is quick (default: standard)",
-    )
-    command.add_argument(
-        "--seed",
-        type=int,
-        metavar="N",
-        help=f"0 to {SEED_MAX}: the same picture again (default: drawn)",
-    )
-
-
-def _add_requester(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument(
-        "--requester",
-        default="user",
-        metavar="AGENT",
-        help=f"{text}: an agent id such as L2.05.03 (default: user)",
-    )
-
-
-def _add_json(command: Any, text: str) -> None:
-    command.add_argument("--json", action="store_true", help=f"for machines: {text}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
-    if match is None:
-        _refuse(f"{text!r} is no size; write it like 1024x768")
-    return int(match[1]), int(match[2])
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"\d{1,9}(\.\d{1,3})?", text)
-    if match is None or float(text) <= 0:
-        _refuse(f"{text!r} is no time; write a number of seconds above 0")
-    return float(text)
-
-
-def _place(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text):
-        _refuse(f"{text!r} is no place; write a whole number from 0")
-    return int(text)
-
-
-def _refuse(text: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(text)

@@ -14,8 +14,8 @@ import msgspec
 from agent.bus.connection import Bus, BusError, NoAnswer
 from agent.bus.provision import Difference, Plan, consumers, differences, streams
 from agent.bus.snapshot import ask_snapshot
-from agent.commands import session
-from agent.commands.findings import Finding
+from agent.commands import session, switch_checks
+from agent.commands.findings import Finding, State
 from agent.config import Config
 from contracts import subjects
 
@@ -41,9 +41,10 @@ async def examine(config: Config) -> list[Finding]:
             found = [Finding.ok("bus", f"connected to {places}"), _version(bus)]
             found.append(await _sync(config, bus))
             plan = Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
-            found += await _assets(bus, plan)
-            found.append(await _workers(bus))
-            return found
+            assets = await _assets(bus, plan)
+            as_designed = all(finding.state != State.FAIL for finding in assets)
+            switches = await switch_checks.examine(bus, as_designed=as_designed)
+            return [*found, *assets, await _workers(bus), *switches]
     except BusError as error:
         return [_unreachable(config, error)]
 

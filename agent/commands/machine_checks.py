@@ -10,6 +10,7 @@ from typing import Final
 
 from agent import __version__, app
 from agent.assets import room
+from agent.clock import SystemClock
 from agent.commands.findings import Finding
 from agent.config import Config
 from agent.core.faults import Fault
@@ -110,7 +111,7 @@ def _disk(there: Path) -> Finding:
 async def engines(config: Config) -> list[Finding]:
     """Ask each engine how it is; the sketch engine draws, so that its fonts are tried too."""
     found: list[Finding] = []
-    for name, engine in app.build_engines(config).items():
+    for name, engine in (await app.build_engines(config, SystemClock())).items():
         try:
             found.append(await _engine(name, engine))
         finally:

@@ -1,4 +1,4 @@
-"""`mmg queue`: what waits in each lane, and in which order it will be taken.
+"""`mmg queue`: what waits in each lane, in which order it will be taken, and what holds it up.
 
 Reads the lanes' numbers and the stored requests; it takes nothing out and changes nothing.
 """
@@ -9,28 +9,34 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-from nats.aio.msg import Msg
 
-from agent.bus.connection import API_PREFIX, ApiError, Bus, BusError, NoAnswer, NoResponders
+from agent.bus import control, history, overview
+from agent.bus.connection import Bus
+from agent.bus.history import StoredMessage
 from agent.clock import SystemClock
-from agent.commands import exits, session
+from agent.commands import exits, session, workers
+from agent.commands.wording import age, cut, plain, since, until
 from agent.config import Config
 from contracts import codec, subjects
 from contracts.errors import ContractError
+from contracts.events import Intake, Pause, WorkerStatus
 from contracts.requests import Priority
 
 SHOWN_MAX: Final = 50
-ANSWER_S: Final = 5.0
-PROMPT_MAX: Final = 44
+WORKERS_S: Final = 0.3
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):
-    """One lane: `waiting` in it, `in_work` handed to a worker; the age of the oldest of both."""
+    """One lane: `waiting` in it, `in_work` handed to a worker; the age of the oldest of both.
+
+    `paused_until` is None where the lane is not paused.
+    """
 
     priority: Priority
     waiting: int
     in_work: int
     oldest_s: float | None
+    paused_until: datetime | None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,35 +50,32 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """All lanes, and the first requests in the order in which they are served."""
+    """All lanes, the first requests in the order of service, and what an operator switched.
+
+    `pause` says who paused the lanes, where that was noted; `intake` is None while it is open.
+    """
 
     lanes: tuple[Lane, ...]
     requests: tuple[Entry, ...]
+    pause: Pause | None
+    intake: Intake | None
+    workers: tuple[WorkerStatus, ...]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the queue."""
-    queue = asyncio.run(_read(session.read_config()))
+    now = SystemClock().now()
+    queue = asyncio.run(_read(session.read_config(), now))
     if arguments.json:
         print(msgspec.json.encode(queue).decode())
     else:
-        _print(queue)
+        _print(queue, now)
     return exits.OK
 
 
-async def _read(config: Config) -> Queue:
+async def _read(config: Config, now: datetime) -> Queue:
     async with session.plain_bus(config) as bus:
-        return await read_queue(bus, SystemClock().now())
-
-
-class _Consumer(msgspec.Struct):
-    name: str
-    num_pending: int = 0
-    num_ack_pending: int = 0
-
-
-class _Consumers(msgspec.Struct):
-    consumers: list[_Consumer] = []
+        return await read_queue(bus, now)
 
 
 async def read_queue(bus: Bus, now: datetime) -> Queue:
@@ -80,106 +83,108 @@ async def read_queue(bus: Bus, now: datetime) -> Queue:
 
     Raises: BusError.
     """
-    try:
-        data = await bus.api(f"CONSUMER.LIST.{subjects.STREAM_REQUESTS}", {"offset": 0})
-    except ApiError as error:
-        if error.code == 404:  # noqa: PLR2004 - not found
-            raise BusError("the streams are not there; run `mmg provision`") from error
-        raise
-    numbers = {one.name: one for one in msgspec.json.decode(data, type=_Consumers).consumers}
     lanes: list[Lane] = []
     entries: list[Entry] = []
-    for priority in subjects.LANES:
-        number = numbers.get(subjects.durable(priority), _Consumer(name=""))
-        stored = await _stored(bus, priority, now)
+    for lane in await overview.read_lanes(bus):
+        wanted = subjects.lane_filter(lane.priority)
+        kept = await history.read(bus, subjects.STREAM_REQUESTS, wanted, SHOWN_MAX)
+        stored = [_entry(lane.priority, message, now) for message in kept]
         lanes.append(
             Lane(
-                priority=priority,
-                waiting=number.num_pending,
-                in_work=number.num_ack_pending,
+                priority=lane.priority,
+                waiting=lane.waiting,
+                in_work=lane.in_work,
                 oldest_s=stored[0].age_s if stored else None,
+                paused_until=lane.paused_until,
             )
         )
         entries += stored
-    return Queue(lanes=tuple(lanes), requests=tuple(entries[:SHOWN_MAX]))
+    intake = await control.read_intake(bus)
+    return Queue(
+        lanes=tuple(lanes),
+        requests=tuple(entries[:SHOWN_MAX]),
+        pause=await _note(bus, lanes),
+        intake=None if intake is None or intake.open else intake,
+        workers=await overview.ask_workers(bus, wait_s=WORKERS_S),
+    )
 
 
-async def _stored(bus: Bus, priority: Priority, now: datetime) -> list[Entry]:
-    """Read the first requests of a lane, oldest first, by direct get. Raises: BusError."""
-    inbox = bus.new_inbox()
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    entries: list[Entry] = []
+async def _note(bus: Bus, lanes: list[Lane]) -> Pause | None:
+    """Return who paused the lanes, if they are; a note that is older than the pause is none."""
+    if not any(lane.paused_until for lane in lanes):
+        return None
+    note = await control.read_lanes_note(bus)
+    return note if note is not None and note.paused else None
 
-    async def collect(msg: Msg) -> None:
-        status = (msg.headers or {}).get("Status")
-        if done.done():
-            return
-        if status in ("204", "404"):
-            done.set_result(None)
-        elif status is not None:
-            done.set_exception(NoResponders(f"no stream {subjects.STREAM_REQUESTS}: {status}"))
-        else:
-            entries.append(_entry(priority, msg, now))
 
-    subscription = await bus.subscribe(inbox, collect)
-    query = {"seq": 1, "batch": SHOWN_MAX, "next_by_subj": subjects.lane_filter(priority)}
-    subject = f"{API_PREFIX}.DIRECT.GET.{subjects.STREAM_REQUESTS}"
+def _entry(priority: Priority, message: StoredMessage, now: datetime) -> Entry:
+    who = subjects.raw_pair(message.subject)
     try:
-        await bus.nc.publish(subject, msgspec.json.encode(query), reply=inbox)
-        async with asyncio.timeout(ANSWER_S):
-            await done
-    except TimeoutError as error:
-        raise NoAnswer(f"no list of the lane {priority.lane} within {ANSWER_S} s") from error
-    finally:
-        await subscription.unsubscribe()
-    return entries
-
-
-def _entry(priority: Priority, msg: Msg, now: datetime) -> Entry:
-    headers = msg.headers or {}
-    subject = headers["Nats-Subject"]
-    stored_at = msgspec.convert(headers["Nats-Time-Stamp"], datetime)
-    who = subjects.raw_pair(subject)
-    try:
-        prompt = codec.decode_request(msg.data).prompt
+        prompt = codec.decode_request(message.data).prompt
     except ContractError:
         prompt = None  # A worker will answer it with its `failed` link.
     return Entry(
         priority=priority,
-        request_id=who.request_id if who else subject,
+        request_id=who.request_id if who else message.subject,
         requester=who.requester if who else "?",
-        age_s=round(max(0.0, (now - stored_at).total_seconds()), 1),
+        age_s=round(max(0.0, (now - message.stored_at).total_seconds()), 1),
         prompt=prompt,
     )
 
 
-def _print(queue: Queue) -> None:
+def _print(queue: Queue, now: datetime) -> None:
+    _print_switches(queue, now)
     print(f"{'lane':<10}{'waiting':>8}{'in work':>9}  oldest")
     for lane in queue.lanes:
-        oldest = "-" if lane.oldest_s is None else _age(lane.oldest_s)
-        print(f"{lane.priority:<10}{lane.waiting:>8}{lane.in_work:>9}  {oldest}")
+        oldest = "-" if lane.oldest_s is None else age(lane.oldest_s)
+        paused = "" if lane.paused_until is None else "  paused"
+        print(
+            f"{lane.priority:<10}{lane.waiting:>8}{lane.in_work:>9}  {oldest:<7}{paused}".rstrip()
+        )
     if not queue.requests:
         return
     width = max(len(entry.request_id) for entry in queue.requests)
     print()
     for entry in queue.requests:
-        prompt = _cut(entry.prompt) if entry.prompt is not None else "(unreadable)"
-        age = _age(entry.age_s)
-        who = f"{entry.request_id:<{width}}  {entry.requester}"
-        print(f"{entry.priority:<10}{age:>8}  {who}  {prompt}")
+        prompt = cut(entry.prompt) if entry.prompt is not None else "(unreadable)"
+        who = f"{plain(entry.request_id):<{width}}  {entry.requester}"
+        print(f"{entry.priority:<10}{age(entry.age_s):>8}  {who}  {prompt}")
     hidden = sum(lane.waiting + lane.in_work for lane in queue.lanes) - len(queue.requests)
     if hidden > 0:
         print(f"... and {hidden} more")
 
 
-def _cut(prompt: str) -> str:
-    line = "".join(char if char.isprintable() else " " for char in prompt)
-    return line if len(line) <= PROMPT_MAX else f"{line[: PROMPT_MAX - 1]}…"
+def _print_switches(queue: Queue, now: datetime) -> None:
+    """Say first what holds things up, by whom, and how to end it."""
+    lines: list[str] = []
+    paused = [lane for lane in queue.lanes if lane.paused_until is not None]
+    if paused:
+        which = "all lanes are" if len(paused) == len(subjects.LANES) else _names(paused)
+        lines.append(f"{which} paused {until(paused[0].paused_until, now)} -> mmg resume")
+        lines += [] if queue.pause is None else [_by(queue.pause, now)]
+    if queue.intake is not None:
+        lines += ["the intake is closed -> mmg intake on", _by(queue.intake, now)]
+    lines += [
+        f"worker {one.worker} {plain(one.reason)} -> mmg resume --worker {one.worker}"
+        for one in queue.workers
+        if one.state == "paused"
+    ]
+    lines += [
+        f"worker {one.worker} takes nothing: {plain(one.reason)} -> mmg doctor"
+        for one in queue.workers
+        if one.state == "closed"
+    ]
+    if not queue.workers:
+        lines.append(workers.NOBODY)
+    for line in lines:
+        print(f"! {line}")
+    if lines:
+        print()
 
 
-def _age(seconds: float) -> str:
-    """Show an age in the unit a person would use."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _names(lanes: list[Lane]) -> str:
+    return f"lanes {', '.join(lane.priority for lane in lanes)} are"
+
+
+def _by(switched: Intake | Pause, now: datetime) -> str:
+    return f"  by {plain(switched.by)}, {since(switched.at, now)}: {plain(switched.reason)}"

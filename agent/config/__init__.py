@@ -11,6 +11,8 @@ with each key's name in the environment and in `.env`:
     [worker]   name MMG_WORKER_NAME · http_port MMG_WORKER_HTTP_PORT · engines MMG_ENGINES
                sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
                run_timeout_s MMG_RUN_TIMEOUT_S
+    [comfyui]  url MMG_COMFYUI_URL · output_dir MMG_COMFYUI_OUTPUT_DIR
+               step_timeout_s MMG_STEP_TIMEOUT_S
     [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
                workflows_dir MMG_WORKFLOWS_DIR
     [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL
@@ -21,11 +23,12 @@ Nothing here connects, creates a folder or reads the environment behind the call
 """
 
 from agent.config.loading import Setting, describe, example_toml, load
-from agent.config.sections import Bus, Config, Http, Logs, Storage, Worker
+from agent.config.sections import Bus, ComfyUI, Config, Http, Logs, Storage, Worker
 from agent.config.values import ConfigError
 
 __all__ = [
     "Bus",
+    "ComfyUI",
     "Config",
     "ConfigError",
     "Http",

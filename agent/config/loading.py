@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.config.sections import Bus, Config, Http, Logs, Storage, Worker, http_url
+from agent.config.sections import Bus, ComfyUI, Config, Http, Logs, Storage, Worker, http_url
 from agent.config.settings import ROWS, SECTIONS, Row
 from agent.config.sources import Found, Text, collect
 from agent.config.values import HIDDEN, ConfigError, Parser, folder, mask, mask_all
@@ -96,6 +96,7 @@ def _config(values: Values, found: Found) -> Config:
         bus=Bus(**values["bus"]),
         http=Http(**http),
         worker=Worker(**values["worker"]),
+        comfyui=ComfyUI(**values["comfyui"]),
         storage=Storage(**storage),
         logs=Logs(**values["logs"]),
         warnings=tuple(found.warnings),

@@ -12,6 +12,7 @@ import msgspec
 from agent.config.values import mask
 
 NATS_PORT: Final = 4222
+COMFYUI_URL: Final = "http://127.0.0.1:8188"
 
 
 class Bus(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +65,19 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout_s: float
 
 
+class ComfyUI(msgspec.Struct, frozen=True, kw_only=True):
+    """Where ComfyUI is. `url` None: nobody named one; `output_dir` None: out of reach."""
+
+    url: tuple[str, ...] | None
+    output_dir: Path | None
+    step_timeout_s: float
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers; without a name, the one at ComfyUI's own default address."""
+        return self.url or (COMFYUI_URL,)
+
+
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
     """Folders, all absolute; they need not exist."""
 
@@ -90,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bus: Bus
     http: Http
     worker: Worker
+    comfyui: ComfyUI
     storage: Storage
     logs: Logs
     warnings: tuple[str, ...]

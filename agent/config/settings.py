@@ -10,7 +10,7 @@ import msgspec
 from agent.config import values
 from agent.config.values import Parser
 
-KNOWN_ENGINES: Final = ("sketch",)
+KNOWN_ENGINES: Final = ("comfyui", "sketch")
 CONFIG_NAME: Final = "MMG_CONFIG"
 PREFIX: Final = "MMG_"
 FILE_SUFFIX: Final = "_FILE"
@@ -177,6 +177,38 @@ _WORKER: Final = (
     ),
 )
 
+_COMFYUI: Final = (
+    Row(
+        name="MMG_COMFYUI_URL",
+        section="comfyui",
+        key="url",
+        default=None,
+        unset="http://127.0.0.1:8188, if a ComfyUI answers there when the worker starts",
+        parse=values.web_urls,
+        allowed="http://host:port, several with commas; each is a slot of the card",
+        help="the ComfyUI servers",
+    ),
+    Row(
+        name="MMG_COMFYUI_OUTPUT_DIR",
+        section="comfyui",
+        key="output_dir",
+        default=None,
+        unset="pictures pass through ComfyUI's temp folder, which it empties itself",
+        parse=None,
+        allowed="a folder",
+        help="ComfyUI's output folder, where the worker can reach it to clean it",
+    ),
+    Row(
+        name="MMG_STEP_TIMEOUT_S",
+        section="comfyui",
+        key="step_timeout_s",
+        default="120",
+        parse=values.seconds(1, 3600),
+        allowed="1 to 3600",
+        help="seconds without a step after which a prompt counts as hung",
+    ),
+)
+
 _STORAGE: Final = (
     Row(
         name="MMG_DATA_DIR",
@@ -239,5 +271,12 @@ _LOGS: Final = (
     ),
 )
 
-ROWS: Final[tuple[Row, ...]] = (*_BUS, *_HTTP, *_WORKER, *_STORAGE, *_LOGS)
+ROWS: Final[tuple[Row, ...]] = (
+    *_BUS,
+    *_HTTP,
+    *_WORKER,
+    *_COMFYUI,
+    *_STORAGE,
+    *_LOGS,
+)
 SECTIONS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.section for row in ROWS))

@@ -178,6 +178,11 @@ def web_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def web_urls(text: str) -> tuple[str, ...]:
+    """Parse a comma list of web servers; each once."""
+    return tuple(dict.fromkeys(web_url(url.strip()) for url in text.split(",")))
+
+
 def _split(url: str, schemes: Collection[str]) -> SplitResult:
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("an address has no blanks or special characters; write them as %XX")

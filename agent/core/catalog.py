@@ -61,6 +61,17 @@ def size(options: Options, style: StyleSheet) -> tuple[int, int]:
     return SIZES[options.aspect_ratio or style.aspect_ratio]
 
 
+def words(prompt: str, style: StyleSheet, options: Options) -> tuple[str, str]:
+    """Return prompt and negative prompt for an engine that has a model.
+
+    The style's prefix and suffix stand around the user's words; a negative prompt of the
+    request, also an empty one, replaces the style's.
+    """
+    asked = options.negative_prompt
+    negative = asked if asked is not None else style.negative
+    return f"{style.prompt_prefix}{prompt.strip()}{style.prompt_suffix}", negative.strip()
+
+
 def seed_for(who: Identity) -> int:
     """Return the seed of a request that names none: drawn from its identity.
 

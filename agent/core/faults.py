@@ -74,6 +74,13 @@ class EngineDownFault(Fault):
     remedy = Remedy.OTHER_ENGINE
 
 
+class OutOfMemoryFault(Fault):
+    """The card ran out of memory while the engine drew."""
+
+    code = ErrorCode.OUT_OF_MEMORY
+    remedy = Remedy.RETRY
+
+
 class HangFault(Fault):
     """The engine took longer than it may."""
 

@@ -101,16 +101,17 @@ class Pen(msgspec.Struct, frozen=True, kw_only=True):
             requested_at=self.stored.stored_at if first else UNSET,
         )
 
-    def started(self, candidate: Candidate) -> Started:
-        """Return the start of the next attempt."""
+    def started(self, candidate: Candidate, server: str | None = None) -> Started:
+        """Return the start of the next attempt; `server` is the peer of the slot that was taken."""
         attempt = self.place.attempt + 1
         return Started(
             **self.fields("started", f"Started on {candidate.engine}.", attempt=attempt, percent=0),
             engine=candidate.engine,
             model=candidate.model,
+            workflow=candidate.workflow,
             reason=candidate.reason,
             worker=self.author.worker,
-            server=None,
+            server=server,
             queue_time_seconds=round(self.stored.waited_s(self.now), 3),
         )
 

@@ -50,9 +50,13 @@ class TakeSlot(msgspec.Struct, frozen=True):
 
 
 class Draw(msgspec.Struct, frozen=True):
-    """Let the engine of `started` make the pictures; answered by Drawn, Faulted, Interrupted."""
+    """Let the engine of `started` make the pictures; answered by Drawn, Faulted, Interrupted.
+
+    `earlier` are the starts of lost workers: what they left in an engine may be adopted.
+    """
 
     started: Started
+    earlier: tuple[Started, ...] = ()
 
 
 class FreeSlot(msgspec.Struct, frozen=True):
@@ -192,7 +196,9 @@ class Interrupted(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It is done, or it cannot be helped."""
+    """It is done, or it cannot be helped. `place` is the name of a slot just taken."""
+
+    place: str | None = None
 
 
 Event = (

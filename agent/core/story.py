@@ -37,6 +37,7 @@ from agent.core.steps import (
     AskLane,
     Command,
     Discard,
+    Done,
     Draw,
     Drawn,
     Event,
@@ -87,6 +88,7 @@ class Story:
         self.place: Place = EMPTY
         self.percent = 0
         self.history = History()
+        self.earlier: tuple[Started, ...] = ()
         self.ended = "lapsed"
 
     def run(self) -> Steps:
@@ -134,6 +136,7 @@ class Story:
         if not isinstance(links, Links):
             return None
         self.history = fold(links.links, taken_over=True)
+        self.earlier = tuple(link for link in links.links if isinstance(link, Started))
         self.place = place_after(head.seq, head.link)
         if isinstance(head.link, Retrying) and head.link.due_at > self.now:
             yield from self._ask(FreeSlot())
@@ -166,7 +169,8 @@ class Story:
         slot = yield from self._ask(TakeSlot(candidate.slot))
         if isinstance(slot, Interrupted):
             return None
-        link = self._pen().started(candidate)
+        place = slot.place if isinstance(slot, Done) else None
+        link = self._pen().started(candidate, place)
         outcome = yield from self._ask(Append(link, self.place.seq))
         if isinstance(outcome, Superseded):
             return outcome
@@ -211,7 +215,7 @@ class Story:
 
     def _try(self, started: Started) -> Generator[Command, Told, Started | None]:
         """Draw, store and end; returns the next `started` where there is another try."""
-        drawn = yield from self._ask(Draw(started))
+        drawn = yield from self._ask(Draw(started, self.earlier))
         yield from self._ask(FreeSlot())
         match drawn:
             case Interrupted():

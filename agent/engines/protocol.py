@@ -9,10 +9,12 @@ from typing import Literal, Protocol
 import msgspec
 
 from agent.core import catalog
-from agent.core.catalog import StyleBook
+from agent.core.catalog import StyleBook, StyleSheet
 from agent.core.job import StoredRequest
 from agent.core.picture import Picture
+from agent.core.routing import EngineFacts
 from contracts.events import Started
+from contracts.requests import Options
 
 __all__ = [
     "Brand",
@@ -41,7 +43,10 @@ class Brand(msgspec.Struct, frozen=True, kw_only=True):
 class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine needs to make the pictures of one attempt.
 
-    Units: `width` and `height` in pixels. `(agent, request_id, attempt)` is unique.
+    Units: `width` and `height` in pixels. `(agent, request_id, attempt)` is unique. `prompt` is
+    the requester's own; what its style adds for a model is in `sheet`. `server` is the peer of
+    the slot that was taken; `earlier` are attempt and server of starts whose workers were lost.
+    `month` (YYYY-MM) is of the stored time.
     """
 
     agent: str
@@ -59,6 +64,14 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None = None
     cfg: float | None = None
     model: str | None = None
+    workflow: str | None = None
+    options: Options = Options()
+    sheet: StyleSheet | None = None
+    month: str = ""
+    image: bytes | None = None
+    previews: bool = False
+    server: str | None = None
+    earlier: tuple[tuple[int, str], ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -66,7 +79,9 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
         return (self.agent, self.request_id, self.attempt)
 
 
-def job_for(stored: StoredRequest, started: Started, book: StyleBook) -> EngineJob:
+def job_for(
+    stored: StoredRequest, started: Started, earlier: tuple[Started, ...], book: StyleBook
+) -> EngineJob:
     """Turn a request into the order for the engine that `started` names."""
     request = stored.request
     assert request is not None, "an unreadable request never starts"
@@ -90,6 +105,17 @@ def job_for(stored: StoredRequest, started: Started, book: StyleBook) -> EngineJ
         steps=options.steps,
         cfg=options.cfg,
         model=started.model,
+        workflow=started.workflow,
+        options=options,
+        sheet=style,
+        month=f"{stored.stored_at:%Y-%m}",
+        previews=options.previews,
+        server=started.server,
+        earlier=tuple(
+            (link.attempt, link.server)
+            for link in earlier
+            if link.engine == started.engine and link.server is not None
+        ),
     )
 
 
@@ -109,13 +135,20 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Progress of an attempt: `step` of `steps` are done; `message` is for a person.
 
-    Units: `eta_s` in seconds until the pictures are there, where the engine can tell.
+    Units: `eta_s` in seconds until the pictures are there, where the engine can tell. `fraction`
+    (0 to 1) is of the whole attempt, where steps are only a part of it.
     """
 
     step: int
     steps: int
     message: str
     eta_s: float | None = None
+    fraction: float | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the attempt is done, 0 to 1."""
+        return self.step / max(1, self.steps) if self.fraction is None else self.fraction
 
 
 Report = Callable[[Step], None]
@@ -134,7 +167,17 @@ class Engine(Protocol):
 
     name: str
     slot: Literal["gpu", "cpu", "cloud"]
-    models: tuple[str, ...]
+    places: tuple[str, ...]
+    """Names of the slots this engine brings along, one a server; empty: counted by MMG_SLOTS."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What routing may know of it now: models, workflows, whether it is up."""
+        ...
+
+    async def run(self) -> None:
+        """Do what goes on beside jobs (sockets, health), until cancelled. Order: before jobs."""
+        ...
 
     async def generate(self, job: EngineJob, report: Report) -> Generation:
         """Make the pictures of `job`.
@@ -146,6 +189,10 @@ class Engine(Protocol):
 
     async def cancel(self, job: EngineJob) -> None:
         """Stop `job` within one step; its `generate` then raises CancelledFault."""
+        ...
+
+    async def forget(self, job: EngineJob) -> None:
+        """Remove what the engine still holds of an attempt whose chain went on; never raises."""
         ...
 
     async def health(self) -> Health:

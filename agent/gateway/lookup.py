@@ -1,7 +1,6 @@
-"""Whose request an id is, and what became of it: asked of the streams each time.
+"""What the gateway asks the streams, each time anew, and how it says that they do not answer.
 
-Order: the lanes before the chains, because a request leaves its lane only after its last link is
-stored. Must not keep what it read.
+Must not keep what it read.
 """
 
 from typing import Final
@@ -9,9 +8,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from agent.bus import whose
 from agent.bus.connection import ApiError, Bus
-from agent.bus.lanes import find_waiting
-from agent.bus.submit import REQUESTER_DEFAULT
 from agent.gateway.problems import Problem, bus_away, problem
 from contracts import codec, subjects
 from contracts.errors import ErrorCode
@@ -22,18 +20,6 @@ STREAMS: Final = (subjects.STREAM_REQUESTS, subjects.STREAM_EVENTS, subjects.STR
 READY_TIMEOUT_S: Final = 2.0
 
 log = structlog.get_logger()
-
-
-class _Filter(msgspec.Struct):
-    subjects_filter: str
-
-
-class _State(msgspec.Struct):
-    subjects: dict[str, int] | None = None
-
-
-class _StreamAnswer(msgspec.Struct):
-    state: _State
 
 
 class _Stored(msgspec.Struct):
@@ -47,25 +33,10 @@ class _StoredAnswer(msgspec.Struct):
 async def find(bus: Bus, request_id: str, requester: str | None) -> Identity | None:
     """Return whose request this is; None if no such request is known.
 
-    1. The caller names the requester: that one or none. 2. The request of "user", who has no
-    agent id to name. 3. The one agent that has used this id.
-    Raises: Problem(ambiguous_id) if several have; ContractError for a name that is none; BusError.
+    Raises: Problem while the bus is away; ContractError(ambiguous_id); BusError.
     """
     require(bus)
-    own = subjects.identity(requester or REQUESTER_DEFAULT, request_id)
-    if await _exists(bus, own):
-        return own  # 1, 2
-    if requester is not None:
-        return None
-    agents = await _agents(bus, request_id)
-    if len(agents) > 1:
-        names = ", ".join(sorted(agent.requester for agent in agents)[:10])
-        raise problem(
-            ErrorCode.AMBIGUOUS_ID,
-            f"{len(agents)} agents have a request {request_id}: {names}; name one with ?requester=",
-            "$.requester",
-        )
-    return next(iter(agents), None)  # 3
+    return await whose.find(bus, request_id, requester)
 
 
 def unknown(request_id: str, requester: str | None) -> Problem:
@@ -102,12 +73,6 @@ async def last_progress(bus: Bus, who: Identity) -> tuple[Progress, bytes] | Non
         return None
 
 
-async def _exists(bus: Bus, who: Identity) -> bool:
-    if await find_waiting(bus, who) is not None:
-        return True
-    return await _last(bus, subjects.STREAM_EVENTS, subjects.chain_filter(who)) is not None
-
-
 async def _last(bus: Bus, stream: str, subject: str) -> bytes | None:
     """Return the last message on a subject as the stream's leader has it, unread."""
     try:
@@ -117,17 +82,3 @@ async def _last(bus: Bus, stream: str, subject: str) -> bytes | None:
             return None
         raise
     return msgspec.json.decode(answer, type=_StoredAnswer).message.data
-
-
-async def _agents(bus: Bus, request_id: str) -> set[Identity]:
-    """Return everybody who has a request of this id, in a lane or as a chain."""
-    waiting = await _subjects(bus, subjects.STREAM_REQUESTS, subjects.request_any_agent(request_id))
-    chains = await _subjects(bus, subjects.STREAM_EVENTS, subjects.chain_any_agent(request_id))
-    found = [subjects.raw_pair(subject) for subject in waiting]
-    found += [subjects.parse_pair(subject) for subject in chains]
-    return {who for who in found if who is not None}
-
-
-async def _subjects(bus: Bus, stream: str, wanted: str) -> list[str]:
-    data = await bus.api(f"STREAM.INFO.{stream}", _Filter(subjects_filter=wanted))
-    return list(msgspec.json.decode(data, type=_StreamAnswer).state.subjects or {})

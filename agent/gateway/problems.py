@@ -110,6 +110,12 @@ def bus_away(reason: str) -> Problem:
     )
 
 
+def could_not_say(body: ErrorBody) -> Problem:
+    """Return the answer for an error; 503 where nobody could say what became of the wish."""
+    unsure = body.code is ErrorCode.INTERNAL
+    return Problem(body, HTTPStatus.SERVICE_UNAVAILABLE if unsure else None)
+
+
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error of a handler into its answer, and log the request in one line.

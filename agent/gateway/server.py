@@ -11,20 +11,24 @@ from aiohttp.typedefs import Handler
 from nats.aio.subscription import Subscription
 
 from agent.assets import AssetStore
+from agent.bus.cancel import cancel
 from agent.bus.connection import Bus
 from agent.bus.snapshot import read_snapshot, serve_snapshots
+from agent.clock import SystemClock
 from agent.gateway import intake
 from agent.gateway.lookup import find, require_streams, unknown
 from agent.gateway.origin import check_host
-from agent.gateway.problems import answer_problems, harden, problem
+from agent.gateway.problems import answer_problems, could_not_say, harden, problem
 from agent.gateway.relay import Relay, unsubscribe
 from agent.gateway.settings import SOCKET_PATH, GatewaySettings
 from agent.gateway.sockets import STOP_PATIENCE_S, Sockets
 from contracts import codec
 from contracts.codec import REQUEST_SIZE_MAX_BYTES
-from contracts.errors import ErrorCode
+from contracts.errors import ErrorBody, ErrorCode
 
 API: Final = "/api/multimodal"
+NAME: Final = "gateway"
+"""Who cancelled a request, for whoever reads its chain: people have no keys yet."""
 IDLE_TIMEOUT_S: Final = 30.0
 """A connection that has not sent a whole request head by then is closed, also the first time."""
 LINGER_S: Final = 2.0
@@ -115,6 +119,7 @@ class Gateway:
                 web.get("/readyz", self._readyz),
                 web.post(f"{API}/generate", self._generate),
                 web.get(f"{API}/requests/{{request_id}}", self._snapshot, allow_head=False),
+                web.delete(f"{API}/requests/{{request_id}}", self._cancel),
                 web.get(f"{API}/assets/{{kind}}/{{month}}/{{file}}", self._asset),
                 web.get(f"{SOCKET_PATH}/{{request_id}}", self._socket, allow_head=False),
             ]
@@ -145,6 +150,18 @@ class Gateway:
         if snapshot is None:
             raise unknown(request_id, requester)
         return web.Response(body=codec.encode(snapshot), content_type=intake.JSON)
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        """Cancel by this connection: a gateway may append, and asks nobody else."""
+        request_id = request.match_info["request_id"]
+        requester = request.query.get("requester")
+        who = await find(self._bus, request_id, requester)
+        if who is None:
+            raise unknown(request_id, requester)
+        ended = await cancel(self._bus, who, NAME, SystemClock())
+        if isinstance(ended, ErrorBody):
+            raise could_not_say(ended)
+        return web.Response(body=codec.encode(ended), content_type=intake.JSON)
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         kind, month, file = (request.match_info[key] for key in ("kind", "month", "file"))

@@ -12,6 +12,7 @@ from typing import Literal
 from PIL import Image
 
 from agent.core.faults import CancelledFault, Fault
+from agent.core.routing import EngineFacts
 from agent.engines.protocol import EngineJob, Generation, Health, Picture, Report, Step
 
 STEPS = 10
@@ -29,6 +30,7 @@ class ScriptedEngine:
 
     slot: Literal["gpu", "cpu", "cloud"] = "cpu"
     models: tuple[str, ...] = ("square",)
+    places: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -43,6 +45,18 @@ class ScriptedEngine:
         self.cancelled: list[str] = []
         self._fault_of = fault_of
         self._stops: dict[tuple[str, str, int], asyncio.Event] = {}
+
+    @property
+    def facts(self) -> EngineFacts:
+        """Say that it is up."""
+        return EngineFacts(name=self.name, slot=self.slot, models=self.models)
+
+    async def run(self) -> None:
+        """Have nothing to do beside jobs."""
+        await asyncio.Event().wait()
+
+    async def forget(self, job: EngineJob) -> None:
+        """Hold nothing after a job."""
 
     async def generate(self, job: EngineJob, report: Report) -> Generation:
         """Draw one plain square for each picture, or fail."""

@@ -33,6 +33,9 @@ BAD = {
     "MMG_SLOTS": "cpu:65",
     "MMG_DRAIN_S": "inf",
     "MMG_RUN_TIMEOUT_S": "0",
+    "MMG_COMFYUI_URL": "gpu1:8188",
+    "MMG_COMFYUI_OUTPUT_DIR": "\0",
+    "MMG_STEP_TIMEOUT_S": "0",
     "MMG_DATA_DIR": "a\0b",
     "MMG_ASSETS_DIR": "~/images",
     "MMG_WORKFLOWS_DIR": "\0",
@@ -69,6 +72,8 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         drain_s=30,
         run_timeout_s=120,
     )
+    assert loaded.comfyui == config.ComfyUI(url=None, output_dir=None, step_timeout_s=120)
+    assert loaded.comfyui.urls == ("http://127.0.0.1:8188",)
     assert loaded.storage.data_dir == tmp_path / "data"
     assert loaded.storage.assets_dir == tmp_path / "generated-assets"
     assert loaded.storage.workflows_dir == Path(config.__file__).parents[2] / "workflows"

@@ -29,11 +29,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("agent.assets", "agent.bus", "agent.config", "agent.engines"), SHELL),
     **dict.fromkeys(("agent.gpu", "agent.logs", "agent.metrics", "agent.ollama"), SHELL),
     "agent.styles": SHELL,
+    "agent.workflows": SHELL,
     "agent.tools": (*RUNNING, "agent.engines.protocol"),
     "agent.worker": (*RUNNING, "agent.crash_point", "agent.engines.protocol", "agent.tools"),
     **dict.fromkeys(("agent.backstop", "agent.monitor", "agent.readiness"), RUNNING),
     "agent.control": (*RUNNING, "agent.dispatch"),
-    "agent.dispatch": (*RUNNING, "agent.readiness", "agent.tools", "agent.worker"),
+    "agent.dispatch": (
+        *RUNNING,
+        "agent.engines.protocol",
+        "agent.readiness",
+        "agent.tools",
+        "agent.worker",
+    ),
     "agent.gateway": RUNNING,
     "agent.client": ("contracts", "agent.bus"),
     **dict.fromkeys(("agent.__main__", "agent.app", "agent.cli"), ALL),
@@ -41,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 EXCEPT = {"agent.gateway": ("agent.core.arbiter",)}
 ONLY_MSGSPEC = ("contracts", "agent.core")
+INDEPENDENT = {"tests/chaos/auditor.py": ("nats",)}
 
 IMPURE = ("asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "structlog", "time")
 CLOCK_CALLS = {"now", "today", "utcnow"}
@@ -127,6 +135,14 @@ def import_rule(src: Source) -> Findings:
             yield line, f"{src.module} may not import {name}; pass it in, or move it"
         if part in ONLY_MSGSPEC and top not in {*OURS, *sys.stdlib_module_names, "msgspec"}:
             yield line, f"{part} may not import {top}; only the standard library and msgspec"
+
+
+def independence(src: Source) -> Findings:
+    """Who judges the program shares no line with it: a mistake would hide itself."""
+    for line, name in imports(src.tree) if src.path in INDEPENDENT else ():
+        top = name.split(".")[0]
+        if top not in sys.stdlib_module_names and top not in INDEPENDENT[src.path]:
+            yield line, f"an auditor may not import {top}; read the wire and the disk yourself"
 
 
 def purity(src: Source) -> Findings:
@@ -231,7 +247,7 @@ def open_ends(src: Source) -> Findings:
                 yield line, "open work without an issue; write its number behind it, as #12"
 
 
-OF_PYTHON: tuple[Rule, ...] = (import_rule, purity, sizes, names, subjects, sleeps)
+OF_PYTHON: tuple[Rule, ...] = (import_rule, independence, purity, sizes, names, subjects, sleeps)
 OF_PYTHON += (docstrings, no_code_in_workflows)
 OF_ANY_TEXT: tuple[Rule, ...] = (machine_paths, open_ends)
 
@@ -262,6 +278,8 @@ BAD: list[tuple[Rule, str, str, str]] = [
     (import_rule, "agent/app.py", "import tests.doubles", "may not import tests.doubles"),
     (import_rule, "agent/__init__.py", "import agent.client", "may not import agent.client"),
     (import_rule, "agent/extra.py", "", "add it there"),
+    (independence, "tests/chaos/auditor.py", "from agent import bus", "may not import agent"),
+    (independence, "tests/chaos/auditor.py", "import tests.rig", "may not import tests"),
     (purity, "agent/core/x.py", "from os import path", "may not import os.path"),
     (purity, "agent/core/x.py", "async def f(): pass", "may not wait"),
     (purity, "agent/core/x.py", "x = datetime.datetime.now()", "may not read a clock"),

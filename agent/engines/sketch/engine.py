@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Literal
 
 from agent.core.faults import CancelledFault
+from agent.core.routing import EngineFacts
 from agent.engines.protocol import EngineJob, Generation, Health, Picture, Report, Step
 from agent.engines.sketch.brief import STAGES, Brief, seed_of
 from agent.engines.sketch.glyphs import Face
@@ -45,14 +46,43 @@ class SketchEngine:
     name: str = "sketch"
     slot: Literal["gpu", "cpu", "cloud"] = "cpu"
     models: tuple[str, ...] = ("sketch",)
+    places: tuple[str, ...] = ()
 
-    def __init__(self, *, threads: int = 1, on_stage: Callable[[str], None] | None = None) -> None:
-        """Start with `threads` drawing threads; each calls `on_stage` after a stage it has done."""
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        fallback: bool = False,
+        on_stage: Callable[[str], None] | None = None,
+    ) -> None:
+        """Start with `threads` drawing threads; each calls `on_stage` after a stage it has done.
+
+        `fallback`: stand in only where no other engine can.
+        """
+        self._fallback = fallback
         self._threads = threads
         self._on_stage = on_stage
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sketch")
         self._drawings: dict[tuple[str, str, int], _Drawing] = {}
         self._closed = False
+
+    @property
+    def facts(self) -> EngineFacts:
+        """Say that it has one model and is up until it is closed."""
+        return EngineFacts(
+            name=self.name,
+            slot=self.slot,
+            models=self.models,
+            up=not self._closed,
+            fallback=self._fallback,
+        )
+
+    async def run(self) -> None:
+        """Have nothing to do beside jobs."""
+        await asyncio.Event().wait()
+
+    async def forget(self, job: EngineJob) -> None:
+        """Hold nothing after a job."""
 
     async def generate(self, job: EngineJob, report: Report) -> Generation:
         """Draw the pictures of `job`; a thread that is held holds the progress.

@@ -1,0 +1,269 @@
+"""The engine: takes a job to one of its servers and brings the pictures back.
+
+Which server is settled by the slot that was taken; what is on it from an earlier, lost worker is
+adopted. It must not write files of ours, and never touches prompts of other people.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+import structlog
+
+from agent.clock import Clock
+from agent.core import catalog, workflow
+from agent.core.faults import EngineDownFault, Fault, InternalFault
+from agent.core.picture import Picture
+from agent.core.routing import EngineFacts
+from agent.core.workflow import Workflow
+from agent.engines.comfyui.api import AnswerError, FileRef, Graph, Record, ServerAwayError
+from agent.engines.comfyui.graph import Values, fill, prefix, spelled
+from agent.engines.comfyui.png import SIGNATURE, without_text
+from agent.engines.comfyui.run import Run
+from agent.engines.comfyui.server import Server
+from agent.engines.protocol import EngineJob, Generation, Health, Report
+
+STEP_TIMEOUT_S: Final = 120.0
+
+log = structlog.get_logger()
+
+
+def prompt_id(agent: str, request_id: str, attempt: int) -> str:
+    """Return the id of an attempt's prompt: known before the POST, and to who takes over.
+
+    Canonical lower case, because newer servers refuse any other form.
+    """
+    return str(uuid5(NAMESPACE_URL, f"mmg:{agent}/{request_id}/{attempt}"))
+
+
+class ComfyEngine:
+    """One or several ComfyUI servers, each a slot of the card."""
+
+    name: str = "comfyui"
+    slot: Literal["gpu", "cpu", "cloud"] = "gpu"
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        workflows: Mapping[str, Workflow],
+        clock: Clock,
+        *,
+        output_dir: Path | None = None,
+        step_timeout_s: float = STEP_TIMEOUT_S,
+    ) -> None:
+        """`output_dir` is the servers' output folder where it can be reached, to clean it."""
+        self._servers = {server.url: server for server in _servers(urls, workflows, clock)}
+        self._workflows = dict(workflows)
+        self._clock = clock
+        self._output_dir = output_dir
+        self._step_timeout_s = step_timeout_s
+        self._runs: dict[tuple[str, str, int], Run] = {}
+        self.places: tuple[str, ...] = tuple(self._servers)
+        self.adopted = 0
+
+    async def open(self) -> None:
+        """Open the sessions and look at each server once."""
+        for server in self._servers.values():
+            await server.open()
+            await server.run_once()
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What routing may know now: what any server that is up can run."""
+        up = [server for server in self._servers.values() if server.state == "up"]
+        problems = (up or list(self._servers.values()))[0].problems
+        down = "; ".join(f"{s.url} {s.reason}" for s in self._servers.values())
+        return EngineFacts(
+            name=self.name,
+            slot=self.slot,
+            models=workflow.models(self._workflows, problems),
+            up=bool(up),
+            down="" if up else down,
+            workflows=self._workflows,
+            problems=problems,
+        )
+
+    async def run(self) -> None:
+        """Keep sockets open and states true, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for server in self._servers.values():
+                group.create_task(server.run(), name=f"comfyui {server.url}")
+
+    async def generate(self, job: EngineJob, report: Report) -> Generation:
+        """Make the pictures of `job`, or fetch those that a lost worker's prompt has made.
+
+        Raises: Fault; CancelledFault after `cancel`.
+        """
+        server = self._servers.get(job.server or "") or next(iter(self._servers.values()))
+        chosen = self._workflow(job)
+        run = self._runs[job.key] = Run(
+            server.api, server.socket, self._clock, self._step_timeout_s
+        )
+        try:
+            record = await self._adopt(job, run, report)
+            if record is None:
+                record = await self._draw(job, server, run, chosen, report)
+            files = record.files(chosen.manifest.output)
+            pictures = tuple([await self._fetch(server, file) for file in files])
+        except EngineDownFault:
+            server.suspect()
+            raise
+        finally:
+            del self._runs[job.key]
+        if len(pictures) != job.count:
+            raise InternalFault(f"ComfyUI made {len(pictures)} pictures, not {job.count}")
+        return Generation(
+            pictures=pictures, model_used=chosen.manifest.model, seed=job.seed, cost_usd=0.0
+        )
+
+    async def cancel(self, job: EngineJob) -> None:
+        """Stop `job` at its next step; its `generate` then raises CancelledFault."""
+        run = self._runs.get(job.key)
+        if run is not None:
+            run.stop()
+
+    async def forget(self, job: EngineJob) -> None:
+        """Remove what the server still holds of an attempt; never raises."""
+        server = self._servers.get(job.server or "") or next(iter(self._servers.values()))
+        for attempt in (job.attempt, *(number for number, _ in job.earlier)):
+            name = prompt_id(job.agent, job.request_id, attempt)
+            try:
+                record = await server.api.record(name)
+                if record is None:
+                    continue
+                await server.api.forget(name)
+                if self._output_dir is not None:
+                    await asyncio.to_thread(_remove, self._output_dir, record)
+            except (ServerAwayError, AnswerError) as error:
+                log.info("comfyui.not_forgotten", prompt_id=name, reason=str(error))
+
+    async def health(self) -> Health:
+        """Say how the servers are, by the last look at each."""
+        words = [f"{s.url}: {s.reason} (since {s.since_s:.0f} s)" for s in self._servers.values()]
+        states = {server.state for server in self._servers.values()}
+        state: Literal["up", "starting", "down"] = "down"
+        if "up" in states:
+            state = "up"
+        elif "starting" in states:
+            state = "starting"
+        return Health(state=state, detail="; ".join(words))
+
+    def price_usd(self, _job: EngineJob) -> float:
+        """Cost nothing: the card is ours."""
+        return 0.0
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for server in self._servers.values():
+            await server.close()
+
+    # --- one job -------------------------------------------------------------------------------
+
+    def _workflow(self, job: EngineJob) -> Workflow:
+        if job.workflow is None or job.workflow not in self._workflows:
+            problems = self.facts.problems
+            return workflow.choose(job.options, self._workflows, problems).workflow
+        return self._workflows[job.workflow]
+
+    async def _draw(
+        self, job: EngineJob, server: Server, run: Run, chosen: Workflow, report: Report
+    ) -> Record:
+        """Post the job's prompt and follow it to its end. Raises: Fault."""
+        graph = await self._graph(job, server, chosen)
+        name = prompt_id(job.agent, job.request_id, job.attempt)
+        extra = {"agent": job.agent, "request_id": job.request_id, "attempt": job.attempt}
+        try:
+            with server.socket.inbox(name) as inbox:
+                await run.post(name, graph, extra)
+                return await run.verdict(name, inbox, graph, report, server.tempo)
+        except asyncio.CancelledError:
+            await run.end(name)  # What the job occupied is free before the cancellation leaves.
+            raise
+
+    async def _graph(self, job: EngineJob, server: Server, chosen: Workflow) -> Graph:
+        """Fill the workflow's holes. Raises: Fault."""
+        manifest = chosen.manifest
+        sheet = job.sheet
+        assert sheet is not None, "a job for a model comes with its style sheet"
+        settings = workflow.settings(job.options, sheet, manifest)
+        width, height = workflow.size(job.options, sheet, manifest.sizes)
+        prompt, negative = catalog.words(job.prompt, sheet, job.options)
+        image = None
+        if job.image is not None:
+            image = await self._upload(server, job)
+        values = Values(
+            prompt=prompt,
+            negative=negative,
+            seed=job.seed,
+            steps=settings.steps,
+            cfg=settings.cfg,
+            width=width,
+            height=height,
+            batch=job.count,
+            prefix=prefix(job.agent, job.request_id, job.attempt, job.month),
+            checkpoint=spelled(manifest.checkpoint or "", server.models.get("checkpoints", ())),
+            image=image,
+        )
+        filled: dict[str, Any] = dict(fill(chosen, values, preview=self._output_dir is None))
+        return filled
+
+    async def _upload(self, server: Server, job: EngineJob) -> str:
+        assert job.image is not None, "only a job with an input picture uploads one"
+        name = f"{job.agent}.{job.request_id}.png"
+        try:
+            return await server.api.upload(name, job.image, "mmg")
+        except (ServerAwayError, AnswerError) as error:
+            raise EngineDownFault(f"ComfyUI takes no input picture: {error}") from error
+
+    async def _adopt(self, job: EngineJob, run: Run, report: Report) -> Record | None:
+        """Return the record of a lost worker's prompt, waiting for one that still runs."""
+        for attempt, url in reversed(job.earlier):
+            server = self._servers.get(url)
+            if server is None:
+                continue
+            name = prompt_id(job.agent, job.request_id, attempt)
+            try:
+                record = await server.api.record(name)
+                if record is None and all(
+                    item.prompt_id != name for item in await server.api.queue()
+                ):
+                    continue
+                if record is None:
+                    with server.socket.inbox(name) as inbox:
+                        record = await run.verdict(name, inbox, {}, report, server.tempo)
+            except (ServerAwayError, AnswerError, Fault) as error:
+                log.info("comfyui.not_adopted", prompt_id=name, reason=str(error))
+                continue
+            if record.succeeded:
+                self.adopted += 1
+                log.info("comfyui.adopted", prompt_id=name, attempt=attempt)
+                return record
+        return None
+
+    async def _fetch(self, server: Server, file: FileRef) -> Picture:
+        """Download one picture; its bytes lose the text that holds the prompt. Raises: Fault."""
+        try:
+            data = without_text(await server.api.view(file))
+        except (ServerAwayError, AnswerError) as error:
+            raise EngineDownFault(f"ComfyUI has made {file.filename} but {error}") from error
+        if not data.startswith(SIGNATURE):
+            raise InternalFault(f"ComfyUI sent {file.filename}, which is no PNG")
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        return Picture(data=data, width=width, height=height, format="png")
+
+
+def _servers(urls: Sequence[str], workflows: Mapping[str, Workflow], clock: Clock) -> list[Server]:
+    assert urls, "an engine without a server is not built"
+    return [Server(url, workflows, clock) for url in urls]
+
+
+def _remove(folder: Path, record: Record) -> None:
+    """Delete a record's files from the servers' output folder, and nothing outside it."""
+    root = folder.resolve()
+    for output in record.outputs.values():
+        for file in output.images:
+            path = (root / file.subfolder / file.filename).resolve()
+            if file.type == "output" and path.is_relative_to(root / "mmg"):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,234 @@
+"""One prompt on one server, from the POST to its verdict.
+
+The socket makes it quick; /history and /queue make it certain. A prompt in neither, looked for
+twice, is lost. Ends within a step when asked to stop, with proof.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+
+from agent.clock import Clock
+from agent.core.faults import CancelledFault, EngineDownFault, Remedy, WorkflowInvalidFault
+from agent.engines.comfyui import failure
+from agent.engines.comfyui.api import AnswerError, Api, Graph, Record, Refused, ServerAwayError
+from agent.engines.comfyui.progress import Progress, Tempo
+from agent.engines.comfyui.socket import Frame, Inbox, Socket
+from agent.engines.protocol import Report
+
+POSTS_MAX: Final = 3
+LOOK_EVERY_S: Final = 1.0
+"""How long nothing may be heard of a prompt before HTTP is asked."""
+RECORD_PAUSES_S: Final = (0.0, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+"""The history is written after the last frame: `{}` in 18 of 60 first looks [1]."""
+LOST_LOOKS: Final = 2
+AWAY_MAX_S: Final = 10.0
+"""A server that answers nothing for so long is down; a frozen second is no death."""
+STOP_MAX_S: Final = 15.0
+STOP_AGAIN_S: Final = 0.2
+DEAF_S: Final = 2.0
+"""Running by HTTP and not heard of for so long: the socket is deaf [7]."""
+OVER: Final = ("execution_success", "execution_error", "execution_interrupted")
+
+log = structlog.get_logger()
+
+
+class PromptLostFault(EngineDownFault):
+    """The server forgot the prompt: it was restarted, or somebody cleared its queue."""
+
+    remedy = Remedy.RETRY
+
+
+class Run:
+    """One prompt. Order: `post`, then `verdict`; or `verdict` alone for one to adopt."""
+
+    def __init__(self, api: Api, socket: Socket, clock: Clock, step_timeout_s: float) -> None:
+        """Nothing is sent before `post`."""
+        self._api = api
+        self._socket = socket
+        self._clock = clock
+        self._step_timeout_s = step_timeout_s
+        self._stopping = False
+        self._inbox: Inbox | None = None
+        self._heard_s = 0.0
+        self._away_since_s: float | None = None
+
+    def stop(self) -> None:
+        """Make `verdict` end the prompt and raise CancelledFault."""
+        self._stopping = True
+        if self._inbox is not None:
+            self._inbox.heard.set()
+
+    async def post(self, prompt_id: str, graph: Graph, extra: dict[str, Any]) -> None:
+        """Queue the prompt once, whatever the answer does [12].
+
+        Raises: WorkflowInvalidFault or ModelMissingFault if it can never run, EngineDownFault.
+        """
+        body = {
+            "prompt": graph,
+            "prompt_id": prompt_id,
+            "client_id": self._socket.client_id,
+            "extra_data": {"mmg": extra},
+        }
+        reason = ""
+        for _ in range(POSTS_MAX):
+            try:
+                answer = await self._api.post(body)
+            except (ServerAwayError, AnswerError) as error:
+                reason = str(error)
+                log.info("comfyui.post_in_doubt", prompt_id=prompt_id, reason=reason)
+                if await self._is_known(prompt_id):
+                    return
+                continue
+            if isinstance(answer, Refused):
+                raise failure.refusal(answer)
+            if answer.node_errors:
+                await self._end(prompt_id)
+                raise WorkflowInvalidFault("ComfyUI refuses a part of the workflow")
+            return
+        raise EngineDownFault(f"ComfyUI at {self._api.url} does not take prompts: {reason}")
+
+    async def verdict(
+        self, prompt_id: str, inbox: Inbox, graph: Graph, report: Report, tempo: Tempo
+    ) -> Record:
+        """Follow the prompt to its end and return its record; only a success is returned.
+
+        Raises: CancelledFault, HangFault, PromptLostFault, EngineDownFault, and what the record
+        of a failure says.
+        """
+        progress = Progress(graph, tempo)
+        self._inbox = inbox
+        self._heard_s = self._clock.monotonic_s()
+        missed = 0
+        while True:
+            over = await self._listen(inbox, progress, report)
+            if self._stopping:
+                await self._end(prompt_id)
+                raise CancelledFault("stopped in ComfyUI")
+            try:
+                found = await self._look(prompt_id, over=over)
+                self._away_since_s = None
+            except (ServerAwayError, AnswerError) as error:
+                self._judge_away(error)
+                continue
+            if isinstance(found, Record):
+                self._learn(progress, tempo)
+                return self._judge(found)
+            missed = missed + 1 if found == "nowhere" else 0
+            if missed >= LOST_LOOKS:
+                raise PromptLostFault(f"ComfyUI at {self._api.url} has lost the prompt")
+            await self._judge_silence(prompt_id, running=found == "running")
+
+    async def _listen(self, inbox: Inbox, progress: Progress, report: Report) -> bool:
+        """Take in what is heard until something ends it, silence, or a stop; True if it is over."""
+        while not self._stopping:
+            if not await self._heard(inbox):
+                return False
+            frames = inbox.take()
+            if not frames:
+                return False  # The socket fell: ask over HTTP.
+            now_s = self._clock.monotonic_s()
+            moved = [frame for frame in frames if progress.on(frame, now_s)]
+            if moved:
+                self._heard_s = now_s
+                report(progress.step(now_s))
+            if any(_is_over(frame) for frame in frames):
+                return True
+        return False
+
+    async def _heard(self, inbox: Inbox) -> bool:
+        """Wait for a frame or a stop, at most a second."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await inbox.heard.wait()
+        except TimeoutError:
+            return False
+        return not self._stopping
+
+    async def _look(self, prompt_id: str, *, over: bool) -> Record | str:
+        """Ask over HTTP: the record, or `running`, `pending`, `nowhere`.
+
+        `over`: the end was heard, so the record must come; it may take a moment [1].
+        """
+        for pause_s in RECORD_PAUSES_S if over else (0.0,):
+            await asyncio.sleep(pause_s)
+            record = await self._api.record(prompt_id)
+            if record is not None:
+                return record
+        for item in await self._api.queue():
+            if item.prompt_id == prompt_id:
+                return "running" if item.running else "pending"
+        # It may have ended between the two questions.
+        return await self._api.record(prompt_id) or "nowhere"
+
+    def _judge(self, record: Record) -> Record:
+        """Return a success; raise what a failure means [3]."""
+        if record.succeeded:
+            return record
+        kind, payload = record.last
+        if kind == "execution_interrupted":
+            raise CancelledFault("somebody interrupted the prompt in ComfyUI")
+        raise failure.run_time(payload)
+
+    def _judge_away(self, error: Exception) -> None:
+        """A server that is away may come back; not for ever."""
+        now_s = self._clock.monotonic_s()
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        if now_s - self._away_since_s > AWAY_MAX_S:
+            raise EngineDownFault(f"ComfyUI at {self._api.url} is gone: {error}") from error
+
+    async def _judge_silence(self, prompt_id: str, *, running: bool) -> None:
+        """No news of a running prompt: a deaf socket after 2 s, a hang after its time limit."""
+        silent_s = self._clock.monotonic_s() - self._heard_s
+        if not running:
+            self._heard_s = self._clock.monotonic_s()  # Waiting behind others is no silence.
+            return
+        if silent_s > self._step_timeout_s:
+            await self._end(prompt_id)
+            raise failure.hang("running in its queue", silent_s)
+        if silent_s > DEAF_S and not self._socket.heard_any.is_set():
+            await self._socket.distrust()
+        self._socket.heard_any.clear()
+
+    async def _is_known(self, prompt_id: str) -> bool:
+        """Look for a prompt whose POST got no clear answer."""
+        for pause_s in (0.05, 0.2, 0.5):
+            await asyncio.sleep(pause_s)
+            try:
+                if await self._look(prompt_id, over=False) != "nowhere":
+                    return True
+            except (ServerAwayError, AnswerError):
+                continue
+        return False
+
+    async def end(self, prompt_id: str) -> None:
+        """Stop the prompt, with proof; for who is being cancelled. Never raises."""
+        await self._end(prompt_id)
+
+    async def _end(self, prompt_id: str) -> None:
+        """Delete and interrupt until the prompt has ended or is in no queue [9]."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + STOP_MAX_S
+        while loop.time() < deadline_s:
+            try:
+                await self._api.stop(prompt_id)
+                found = await self._look(prompt_id, over=False)
+            except (ServerAwayError, AnswerError) as error:
+                log.warning("comfyui.not_stopped", prompt_id=prompt_id, reason=str(error))
+                return
+            if isinstance(found, Record) or found == "nowhere":
+                return
+            await asyncio.sleep(STOP_AGAIN_S)
+        log.warning("comfyui.still_running", prompt_id=prompt_id, asked_for_s=STOP_MAX_S)
+
+    def _learn(self, progress: Progress, tempo: Tempo) -> None:
+        if progress.sampled_s is not None:
+            after_s = self._clock.monotonic_s() - progress.sampled_s
+            tempo.learn(after_s, progress.after_sampling())
+
+
+def _is_over(frame: Frame) -> bool:
+    """Tell whether a frame ends its prompt; `node: null` means over, not succeeded."""
+    return frame.kind in OVER or (frame.kind == "executing" and frame.payload.get("node") is None)
