@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format samples schemas lock clean
+.PHONY: help demo up test mutants protocol chaos check format samples schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,12 @@ up: $(READY) ## bus, worker and gateway in one process
 
 test: $(READY) ## all tests
 	@$(BIN)/pytest -q
+
+mutants: $(READY) ## each guard of the protocol removed: all must be found
+	@$(BIN)/python -m tests.simulation.mutants
+
+protocol: $(READY) ## the protocol searched exhaustively, the large worlds too (minutes)
+	@$(BIN)/python -m tests.simulation.protocol --all
 
 # The table of all runs so far follows; they add up in data/chaos/results.jsonl.
 chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TRIALS, SEED, CLUSTER=3

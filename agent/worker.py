@@ -15,7 +15,13 @@ import structlog
 from agent.bus import chain, lanes
 from agent.bus.connection import BusError, NoAnswer
 from agent.bus.lanes import Delivery
-from agent.core.faults import CancelledFault, Fault, HangFault, InternalFault
+from agent.core.faults import (
+    CancelledFault,
+    Fault,
+    HangFault,
+    InternalFault,
+    PictureMissingFault,
+)
 from agent.core.job import StoredRequest
 from agent.core.links import Author, Made, Pen
 from agent.core.steps import (
@@ -50,16 +56,15 @@ from agent.core.steps import (
 )
 from agent.core.story import Steps, Story
 from agent.crash_point import crash_point
-from agent.engines.protocol import Engine, EngineJob, Generation, Step, job_for
+from agent.engines.protocol import Engine, EngineJob, Generation, job_for
 from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED
+from agent.telling import PERCENT_DRAWN, Telling
 from agent.tools import Slot, Tools
-from contracts import codec, subjects
+from contracts import codec
 from contracts.errors import ErrorBody
 from contracts.events import LinkHead, Output, Retrying, Started, kind_of
 
-PROGRESS_EVERY_S: Final = 0.1
-PERCENT_DRAWN: Final = 95
-"""Progress when the last step is done; the rest is storing."""
+IMAGE_PATH: Final = "$.options.image"
 
 log = structlog.get_logger()
 
@@ -85,11 +90,10 @@ class Job:
         self._stop: Interrupted | None = None
         self._stopping = asyncio.Event()
         self._drawing: tuple[Engine, EngineJob] | None = None
+        self._drawn: tuple[Engine, EngineJob] | None = None
         self._generation: Generation | None = None
         self._beating = False
-        self._step: Step | None = None
-        self._stepped = asyncio.Event()
-        self._percent = 0
+        self._telling = Telling(tools.bus, tools.clock, self._progress_pen)
         self._why: str | None = None
 
     @property
@@ -115,7 +119,7 @@ class Job:
                 async with asyncio.TaskGroup() as group:
                     beside = (
                         group.create_task(self._heartbeat(), name="heartbeat"),
-                        group.create_task(self._tell_progress(), name="progress"),
+                        group.create_task(self._telling.run(), name="progress"),
                     )
                     await self._play(steps)
                     for task in beside:
@@ -123,6 +127,7 @@ class Job:
             finally:
                 self._slot.free()
             self._log_end()
+            await self._forget()
 
     async def interrupt(self, why: Literal["stop", "overtaken"], reason: str) -> None:
         """Stop drawing or waiting; a job that is past drawing finishes."""
@@ -226,33 +231,38 @@ class Job:
     async def _draw(self, started: Started, earlier: tuple[Started, ...]) -> Event:
         """Let the engine make the pictures; every way it can end is an event."""
         engine = self._tools.engines[started.engine]
-        engine_job = job_for(self.stored, started, earlier, self._tools.book)
+        try:
+            image = await self._image()
+        except Fault as fault:
+            return Faulted(fault)
+        engine_job = job_for(self.stored, started, earlier, self._tools.book, image)
+        self._drawn = (engine, engine_job)
         began_s = self._tools.clock.monotonic_s()
         limit_s = self._tools.time_limit_s(engine_job)
-        self._percent = 0
+        self._telling.begin()
         self._drawing = (engine, engine_job)
         try:
             if self._stop is None:
                 async with asyncio.timeout(limit_s):
-                    self._generation = await engine.generate(engine_job, self._report)
+                    self._generation = await engine.generate(engine_job, self._telling.report)
         except CancelledFault as fault:
             if self._stop is None:
-                return Faulted(fault, self._percent)
+                return Faulted(fault, self._telling.percent)
         except TimeoutError:
             hang = HangFault(f"{engine.name} was not done after {limit_s:.0f} s")
-            return Faulted(hang, self._percent)
+            return Faulted(hang, self._telling.percent)
         except Fault as fault:
-            return Faulted(fault, self._percent)
+            return Faulted(fault, self._telling.percent)
         except Exception as error:  # The one place where a broken engine becomes a fault.
             log.exception("engine.broke", engine=engine.name)
             broken = InternalFault(f"{engine.name} broke: {type(error).__name__}")
-            return Faulted(broken, self._percent)
+            return Faulted(broken, self._telling.percent)
         finally:
             self._drawing = None
-            self._stepped.clear()  # Progress ends with the drawing: the next link comes now.
+            self._telling.pause()  # Progress ends with the drawing: the next link comes now.
         if self._generation is None:
             assert self._stop is not None, "only a stop leaves a drawing without an outcome"
-            return msgspec.structs.replace(self._stop, percent=self._percent)
+            return msgspec.structs.replace(self._stop, percent=self._telling.percent)
         made = Made(
             model_used=self._generation.model_used,
             seed=self._generation.seed,
@@ -260,7 +270,23 @@ class Job:
             vram_mib=self._generation.vram_mib,
             drawn_s=self._tools.clock.monotonic_s() - began_s,
         )
-        return Drawn(made, max(self._percent, PERCENT_DRAWN))
+        return Drawn(made, max(self._telling.percent, PERCENT_DRAWN))
+
+    async def _image(self) -> bytes | None:
+        """Read the picture to start from; only one of the requester's own. Raises: Fault."""
+        request = self.stored.request
+        ref = request.options.image if request is not None else None
+        if ref is None:
+            return None
+        agent, request_id = self.stored.who.agent, None
+        if ref.asset is not None:
+            owner, _, request_id = ref.asset.partition(".")
+            if owner != agent:
+                raise PictureMissingFault("only an own picture can be started from", IMAGE_PATH)
+        data = await self._tools.assets.read_own(agent, request_id=request_id, sha256=ref.sha256)
+        if data is None:
+            raise PictureMissingFault("no such picture is kept here", IMAGE_PATH)
+        return data
 
     async def _keep(self, attempt: int) -> Event:
         """Store the pictures just drawn."""
@@ -277,6 +303,7 @@ class Job:
             "model": generation.model_used,
             "cost_usd": generation.cost_usd,
             "attempt": attempt,
+            "workflow": self._drawn[1].workflow if self._drawn is not None else None,
             "requested_at": self.stored.stored_at.isoformat(),
             "stored_at": self._tools.clock.now().isoformat(),
         }
@@ -287,7 +314,7 @@ class Job:
                 )
             )
         except Fault as fault:
-            return Faulted(fault, self._percent)
+            return Faulted(fault, self._telling.percent)
 
     async def _polish(self, outputs: tuple[Output, ...], attempt: int) -> None:
         assets = self._tools.assets
@@ -317,6 +344,16 @@ class Job:
             return Done(wait.result() if done else None)
         return self._stop
 
+    def _progress_pen(self) -> Pen:
+        """Return the pen for progress of the attempt that draws now."""
+        return Pen(
+            stored=self.stored,
+            author=self._author,
+            place=self._story.place,
+            now=self._tools.clock.now(),
+            percent=self._telling.percent,
+        )
+
     # --- beside --------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
@@ -329,33 +366,11 @@ class Job:
                     log.warning("job.heartbeat_lost", reason=str(error))
             await asyncio.sleep(self._tools.ack_wait_s / 3)
 
-    def _report(self, step: Step) -> None:
-        self._step = step
-        self._stepped.set()
-
-    async def _tell_progress(self) -> None:
-        """Publish the newest step, at most ten a second; a lost one does no harm."""
-        while True:
-            await self._stepped.wait()
-            self._stepped.clear()
-            step = self._step
-            assert step is not None, "the event is set after the step"
-            self._percent = min(PERCENT_DRAWN, int(step.share * PERCENT_DRAWN))
-            pen = Pen(
-                stored=self.stored,
-                author=self._author,
-                place=self._story.place,
-                now=self._tools.clock.now(),
-                percent=self._percent,
-            )
-            progress = pen.progress((step.step, step.steps), step.message, step.eta_s)
-            try:
-                await self._tools.bus.publish(
-                    subjects.progress(self.stored.who), codec.encode(progress)
-                )
-            except NoAnswer as error:
-                log.warning("job.progress_lost", reason=str(error))
-            await asyncio.sleep(PROGRESS_EVERY_S)
+    async def _forget(self) -> None:
+        """Let the engine drop what nobody will ask for; what may be adopted stays."""
+        if self._drawn is not None and (self._story.closed or self.handed_back):
+            engine, engine_job = self._drawn
+            await engine.forget(engine_job)
 
     def _log_end(self) -> None:
         """Write the one canonical line of this job."""

@@ -170,6 +170,12 @@ def _tolerant(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
         raise msgspec.DecodeError(str(error)) from error
 
 
+def encode_preview(request_id: str, attempt: int, step: int, jpeg: bytes) -> bytes:
+    """Return a preview frame: 4-byte length, JSON {request_id, attempt, step}, JPEG."""
+    about = _encoder.encode({"request_id": request_id, "attempt": attempt, "step": step})
+    return len(about).to_bytes(4, "big") + about + jpeg
+
+
 def link_headers(link: Link, source: str) -> dict[str, str]:
     """Return a link's headers: CloudEvents 1.0 in binary mode and the contract version.
 

@@ -178,6 +178,11 @@ def progress(who: Identity) -> str:
     return f"mmg.progress.{who.agent}.{who.request_id}"
 
 
+def preview(who: Identity) -> str:
+    """Return where pictures of how far a request is are published, if it asked for them."""
+    return f"mmg.preview.{who.agent}.{who.request_id}"
+
+
 def queued(priority: Priority, who: Identity) -> str:
     """Return the doorbell of a request."""
     return f"mmg.queued.{priority.lane}.{who.agent}.{who.request_id}"

@@ -21,6 +21,7 @@ import structlog
 
 from agent.assets import files, names
 from agent.assets.check import check
+from agent.assets.own import find_own
 from agent.assets.thumbnails import thumbnail
 from agent.clock import Clock, SystemClock
 from agent.core.faults import Fault, InternalFault
@@ -155,6 +156,17 @@ class AssetStore:
                 files.remove(self._stale(self._images / month, old))
 
         await self._run(work)
+
+    async def read_own(
+        self, agent: str, *, request_id: str | None = None, sha256: str | None = None
+    ) -> bytes | None:
+        """Read a picture that `agent` (a token) owns, by request or by content; None: no such."""
+
+        def work() -> bytes | None:
+            path = find_own(self._images, agent, request_id=request_id, sha256=sha256)
+            return None if path is None else path.read_bytes()
+
+        return await self._run(work)
 
     def free_bytes(self) -> tuple[int, int]:
         """Return the free and the total bytes of the disk that holds, or would hold, the root."""

@@ -88,6 +88,13 @@ class HangFault(Fault):
     remedy = Remedy.RETRY
 
 
+class PictureMissingFault(Fault):
+    """The picture to start from is not among those of the requester."""
+
+    code = ErrorCode.NOT_FOUND
+    remedy = Remedy.GIVE_UP
+
+
 class DiskFullFault(Fault):
     """The disk that holds the assets is full."""
 

@@ -70,7 +70,7 @@ class Story:
     """The steps of one job.
 
     `ended` tells where it stands: the kind of the chain's end if this job wrote it, else
-    `settled`, `released`, `superseded` or `lapsed`.
+    `settled`, `released`, `superseded` or `lapsed`. `closed`: the chain is known to have ended.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Story:
         self.history = History()
         self.earlier: tuple[Started, ...] = ()
         self.ended = "lapsed"
+        self.closed = False
 
     def run(self) -> Steps:
         """Carry the request from its start to its end."""
@@ -290,6 +291,7 @@ class Story:
         outcome = yield from self._ask(Append(link, self.place.seq))
         if isinstance(outcome, Stored):
             self.place = place_after(outcome.seq, link)
+            self.closed = True
             yield from self._settle(kind_of(link))
             self.ended = kind_of(link)
             return None
@@ -305,6 +307,7 @@ class Story:
         if isinstance(outcome, Superseded):
             self.ended = "superseded"
             if is_terminal(outcome.head.link):
+                self.closed = True
                 yield from self._ask(Settle("ack", "already ended"))
         return outcome if isinstance(outcome, Started) else None
 

@@ -80,9 +80,16 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def job_for(
-    stored: StoredRequest, started: Started, earlier: tuple[Started, ...], book: StyleBook
+    stored: StoredRequest,
+    started: Started,
+    earlier: tuple[Started, ...],
+    book: StyleBook,
+    image: bytes | None = None,
 ) -> EngineJob:
-    """Turn a request into the order for the engine that `started` names."""
+    """Turn a request into the order for the engine that `started` names.
+
+    `image` is the picture to start from, where the request has one.
+    """
     request = stored.request
     assert request is not None, "an unreadable request never starts"
     options = request.options
@@ -109,6 +116,7 @@ def job_for(
         options=options,
         sheet=style,
         month=f"{stored.stored_at:%Y-%m}",
+        image=image,
         previews=options.previews,
         server=started.server,
         earlier=tuple(
@@ -136,7 +144,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Progress of an attempt: `step` of `steps` are done; `message` is for a person.
 
     Units: `eta_s` in seconds until the pictures are there, where the engine can tell. `fraction`
-    (0 to 1) is of the whole attempt, where steps are only a part of it.
+    (0 to 1) is of the whole attempt, where steps are only a part of it. `preview` is a JPEG of how
+    far the drawing is, for jobs that ask for previews.
     """
 
     step: int
@@ -144,6 +153,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     eta_s: float | None = None
     fraction: float | None = None
+    preview: bytes | None = None
 
     @property
     def share(self) -> float:

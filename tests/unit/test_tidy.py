@@ -30,8 +30,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("agent.gpu", "agent.logs", "agent.metrics", "agent.ollama"), SHELL),
     "agent.styles": SHELL,
     "agent.workflows": SHELL,
-    "agent.tools": (*RUNNING, "agent.engines.protocol"),
-    "agent.worker": (*RUNNING, "agent.crash_point", "agent.engines.protocol", "agent.tools"),
+    **dict.fromkeys(("agent.telling", "agent.tools"), (*RUNNING, "agent.engines.protocol")),
+    "agent.worker": (
+        *RUNNING,
+        "agent.crash_point",
+        "agent.engines.protocol",
+        "agent.telling",
+        "agent.tools",
+    ),
     **dict.fromkeys(("agent.backstop", "agent.monitor", "agent.readiness"), RUNNING),
     "agent.control": (*RUNNING, "agent.dispatch"),
     "agent.dispatch": (

@@ -79,7 +79,7 @@ class Progress:
                 return False
         return True
 
-    def step(self, now_s: float) -> Step:
+    def step(self, now_s: float, preview: bytes | None = None) -> Step:
         """Return where it stands; `step` of `steps` are the sampler's, `fraction` is of all."""
         done, steps = self._steps
         fraction = min(1.0, sum(self._done.values()) / self._total)
@@ -89,6 +89,7 @@ class Progress:
             message=self._message,
             eta_s=self._eta_s(now_s),
             fraction=fraction,
+            preview=preview,
         )
 
     def _begin(self, node: object) -> None:

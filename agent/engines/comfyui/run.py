@@ -132,7 +132,7 @@ class Run:
             moved = [frame for frame in frames if progress.on(frame, now_s)]
             if moved:
                 self._heard_s = now_s
-                report(progress.step(now_s))
+                report(progress.step(now_s, inbox.take_preview()))
             if any(_is_over(frame) for frame in frames):
                 return True
         return False

@@ -39,20 +39,19 @@ class Frame(msgspec.Struct, frozen=True):
     payload: dict[str, Any]
 
 
-class Preview(msgspec.Struct, frozen=True):
-    """A picture of how far the drawing is."""
-
-    data: bytes
-
-
 class Inbox:
     """What was heard of one prompt. `heard` is set with every frame, also when the socket falls."""
 
     def __init__(self) -> None:
         """Nothing heard yet."""
         self.frames: deque[Frame] = deque(maxlen=EVENTS_MAX)
-        self.preview: Preview | None = None
+        self.preview: bytes | None = None
         self.heard = asyncio.Event()
+
+    def take_preview(self) -> bytes | None:
+        """Return the newest picture of how far it is, once."""
+        preview, self.preview = self.preview, None
+        return preview
 
     def take(self) -> list[Frame]:
         """Return the frames since the last time."""
@@ -163,5 +162,5 @@ class Socket:
             return
         box = self._inboxes.get(str(about.get("prompt_id"))) if isinstance(about, dict) else None
         if box is not None:
-            box.preview = Preview(data[end:])
+            box.preview = data[end:]
             box.heard.set()

@@ -1,0 +1,1 @@
+"""The protocol searched: real generators in small worlds of which every state is visited."""
