@@ -29,7 +29,7 @@ from agent.config import Config
 from agent.control import Control
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedError, EmbeddedServer
-from agent.engines.comfyui import ComfyEngine
+from agent.engines.comfyui import ComfyEngine, ComfySettings
 from agent.engines.protocol import Engine
 from agent.engines.sketch import SketchEngine
 from agent.gateway import Gateway, GatewaySettings
@@ -145,7 +145,7 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
         )
 
 
-async def build_engines(config: Config, clock: Clock) -> dict[str, Engine]:
+async def build_engines(config: Config, clock: Clock, worker: str) -> dict[str, Engine]:
     """Make the engines that are configured or found, in their order.
 
     ComfyUI counts as found if its address was set, or if one answers at the default address now.
@@ -154,7 +154,7 @@ async def build_engines(config: Config, clock: Clock) -> dict[str, Engine]:
     wanted = config.worker.engines
     engines: list[Engine] = []
     if config.worker.sketch != "only" and ("comfyui" in wanted if wanted else True):
-        comfy = await _comfyui(config, clock, certain=wanted is not None)
+        comfy = await _comfyui(config, clock, worker, certain=wanted is not None)
         if comfy is not None:
             engines.append(comfy)
     mode = config.worker.sketch or ("fallback" if wanted else "off" if engines else "only")
@@ -164,15 +164,21 @@ async def build_engines(config: Config, clock: Clock) -> dict[str, Engine]:
     return {engine.name: engine for engine in engines}
 
 
-async def _comfyui(config: Config, clock: Clock, *, certain: bool) -> ComfyEngine | None:
+async def _comfyui(
+    config: Config, clock: Clock, worker: str, *, certain: bool
+) -> ComfyEngine | None:
     """Open ComfyUI; None where nobody asked for it and none answers."""
     folders = (config.storage.workflows_dir,)
     engine = ComfyEngine(
         config.comfyui.urls,
         load_workflows(folders),
         clock,
-        output_dir=config.comfyui.output_dir,
-        step_timeout_s=config.comfyui.step_timeout_s,
+        worker=worker,
+        settings=ComfySettings(
+            output_dir=config.comfyui.output_dir,
+            step_timeout_s=config.comfyui.step_timeout_s,
+            restart=config.comfyui.restart or (),
+        ),
     )
     await engine.open()
     if certain or config.comfyui.url is not None or engine.facts.up:
@@ -187,7 +193,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
     with _own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
         clock = OffsetClock(SystemClock())
-        engines = await build_engines(config, clock)
+        engines = await build_engines(config, clock, name)
         assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
         await assets.remove_temporary()
         tools = Tools(
@@ -201,7 +207,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
             ack_wait_s=ack_wait_s,
             run_timeout_s=config.worker.run_timeout_s,
         )
-        readiness = Readiness(bus, assets, clock, name)
+        readiness = Readiness(tools)
         dispatch = Dispatch(tools, readiness, config.worker.slots, config.worker.drain_s)
         control = Control(bus, dispatch, name, clock)
         answering = [

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
-from agent.bus import lanes
+from agent.bus import chain, lanes
 from agent.bus.connection import BusError
 from agent.bus.lanes import Delivery, Lanes
 from agent.core.job import StoredRequest
@@ -23,7 +23,7 @@ from agent.tools import Tools
 from agent.worker import Job
 from contracts import codec, subjects
 from contracts.errors import ContractError, ErrorBody
-from contracts.events import WorkerStatus
+from contracts.events import Started, WorkerStatus
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
@@ -134,6 +134,7 @@ class Dispatch:
         Raises: StreamsGoneError, after the jobs in hand were interrupted.
         """
         await self._readiness.run_once()
+        await self._clean_up()
         await self._lanes.open()
         heard = [
             await self._tools.bus.subscribe(subject, self._on_overtaking)
@@ -151,6 +152,25 @@ class Dispatch:
             await self._lanes.close()
         if self._gone is not None:
             raise self._gone
+
+    async def _clean_up(self) -> None:
+        """Remove from the engines what an earlier process of this worker left behind.
+
+        A prompt whose chain still ends with that very attempt stays: it will be adopted.
+        """
+        for engine in self._tools.engines.values():
+            for attempt in await engine.leftovers():
+                who = Identity(attempt.agent, attempt.request_id)
+                try:
+                    head = await chain.read_head(self._tools.bus, who)
+                except (BusError, msgspec.DecodeError) as error:
+                    log.warning("dispatch.leftover_unknown", request=str(who), reason=str(error))
+                    continue
+                link = None if head is None else head.link
+                if isinstance(link, Started) and link.attempt == attempt.attempt:
+                    continue
+                log.info("dispatch.leftover_removed", request=str(who), attempt=attempt.attempt)
+                await engine.drop(attempt)
 
     async def look_again(self) -> None:
         """Look at once whether work may be taken: something was switched."""

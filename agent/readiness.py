@@ -11,10 +11,10 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
-from agent.assets import AssetStore, room
+from agent.assets import room
 from agent.bus import control
-from agent.bus.connection import ApiError, Bus, BusError
-from agent.clock import OffsetClock
+from agent.bus.connection import ApiError, BusError
+from agent.tools import Tools
 from contracts import subjects
 from contracts.events import Alert, Instant, Pause
 
@@ -24,6 +24,7 @@ STREAMS_GONE_S: Final = 60.0
 EVENTS_ALERT: Final = 0.80
 EVENTS_CLOSED: Final = 0.90
 CLOCK_ALERT_S: Final = 5.0
+ENGINE_DOWN_ALERT_S: Final = 300.0
 
 log = structlog.get_logger()
 
@@ -52,12 +53,14 @@ class Readiness:
     `closed` is None, or the sentence that says why not.
     """
 
-    def __init__(self, bus: Bus, assets: AssetStore, clock: OffsetClock, worker: str) -> None:
+    def __init__(self, tools: Tools) -> None:
         """Open until the first look says otherwise."""
-        self._bus = bus
-        self._assets = assets
-        self._clock = clock
-        self._worker = worker
+        self._bus = tools.bus
+        self._assets = tools.assets
+        self._clock = tools.clock
+        self._worker = tools.worker
+        self._engines = tools.engines
+        self._down_since_s: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
         self._raised: set[str] = set()
         self._gone_since_s: float | None = None
@@ -101,6 +104,7 @@ class Readiness:
         await self._judge_streams(events, requests)
         await self._judge_room(events)
         await self._judge_disk()
+        await self._judge_engines()
         self._judge_pause(pause)
         await self._judge_clock(events)
 
@@ -148,6 +152,20 @@ class Readiness:
         message = f"the disk of the assets folder has {free / 1e9:.1f} GB left"
         self._set("disk", message if level == "full" else None)
         await self._alert("disk", message if level != "ok" else None)
+
+    async def _judge_engines(self) -> None:
+        """Take nothing while no engine is up; tell a person about one that stays down."""
+        now_s = self._clock.monotonic_s()
+        facts = [engine.facts for engine in self._engines.values()]
+        down = "; ".join(f"{each.name} is down: {each.down}" for each in facts if not each.up)
+        self._set("engines", None if any(each.up for each in facts) else down or "no engine")
+        for each in facts:
+            if each.up:
+                self._down_since_s.pop(each.name, None)
+            since_s = now_s if each.up else self._down_since_s.setdefault(each.name, now_s)
+            late = now_s - since_s >= ENGINE_DOWN_ALERT_S
+            message = f"{each.name} has been down for {(now_s - since_s) / 60:.0f} min: {each.down}"
+            await self._alert(f"engine_{each.name}", message if late else None)
 
     def _judge_pause(self, pause: Pause | None) -> None:
         if pause is None or not pause.paused or control.is_over(pause, self._clock.now()):

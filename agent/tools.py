@@ -11,7 +11,7 @@ import msgspec
 
 from agent.assets import AssetStore
 from agent.bus.connection import Bus
-from agent.clock import Clock
+from agent.clock import OffsetClock
 from agent.core.catalog import StyleBook
 from agent.core.routing import EngineFacts
 from agent.engines.protocol import Engine, EngineJob
@@ -36,7 +36,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     assets: AssetStore
     engines: Mapping[str, Engine]
     book: StyleBook
-    clock: Clock
+    clock: OffsetClock
     new_nonce: Callable[[], UUID]
     worker: str
     ack_wait_s: float

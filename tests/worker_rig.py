@@ -46,7 +46,7 @@ async def worker_with(
             ack_wait_s=await lanes.ack_wait_s(bus),
             **settings,
         )
-        dispatch = Dispatch(tools, Readiness(bus, assets, clock, name), {"cpu": slots}, drain_s)
+        dispatch = Dispatch(tools, Readiness(tools), {"cpu": slots}, drain_s)
         answers = await serve_cancels(bus, name, clock)
         try:
             async with asyncio.TaskGroup() as group:

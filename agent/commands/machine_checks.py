@@ -111,7 +111,7 @@ def _disk(there: Path) -> Finding:
 async def engines(config: Config) -> list[Finding]:
     """Ask each engine how it is; the sketch engine draws, so that its fonts are tried too."""
     found: list[Finding] = []
-    for name, engine in (await app.build_engines(config, SystemClock())).items():
+    for name, engine in (await app.build_engines(config, SystemClock(), "doctor")).items():
         try:
             found.append(await _engine(name, engine))
         finally:

@@ -12,7 +12,7 @@ with each key's name in the environment and in `.env`:
                sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
                run_timeout_s MMG_RUN_TIMEOUT_S
     [comfyui]  url MMG_COMFYUI_URL · output_dir MMG_COMFYUI_OUTPUT_DIR
-               step_timeout_s MMG_STEP_TIMEOUT_S
+               restart MMG_COMFYUI_RESTART · step_timeout_s MMG_STEP_TIMEOUT_S
     [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
                workflows_dir MMG_WORKFLOWS_DIR
     [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL

@@ -70,6 +70,7 @@ class ComfyUI(msgspec.Struct, frozen=True, kw_only=True):
 
     url: tuple[str, ...] | None
     output_dir: Path | None
+    restart: tuple[str, ...] | None
     step_timeout_s: float
 
     @property

@@ -199,6 +199,16 @@ _COMFYUI: Final = (
         help="ComfyUI's output folder, where the worker can reach it to clean it",
     ),
     Row(
+        name="MMG_COMFYUI_RESTART",
+        section="comfyui",
+        key="restart",
+        default=None,
+        unset="ComfyUI is never restarted",
+        parse=values.command,
+        allowed="a program and its arguments, as a shell would split them; no shell runs them",
+        help="run when a ComfyUI has been down for 30 s, at most 3 times in 10 minutes",
+    ),
+    Row(
         name="MMG_STEP_TIMEOUT_S",
         section="comfyui",
         key="step_timeout_s",

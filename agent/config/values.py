@@ -4,6 +4,7 @@ A parser raises ValueError with what is wrong; the caller says which setting it 
 """
 
 import re
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -181,6 +182,14 @@ def web_url(text: str) -> str:
 def web_urls(text: str) -> tuple[str, ...]:
     """Parse a comma list of web servers; each once."""
     return tuple(dict.fromkeys(web_url(url.strip()) for url in text.split(",")))
+
+
+def command(text: str) -> tuple[str, ...]:
+    """Parse a command line into its arguments."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise ValueError(f"cannot be split into arguments: {error}") from error
 
 
 def _split(url: str, schemes: Collection[str]) -> SplitResult:

@@ -17,6 +17,7 @@ from contracts.events import Started
 from contracts.requests import Options
 
 __all__ = [
+    "Attempt",
     "Brand",
     "Engine",
     "EngineJob",
@@ -38,6 +39,14 @@ class Brand(msgspec.Struct, frozen=True, kw_only=True):
     palette: tuple[str, ...]
     logo: str | None = None
     font: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What names one try at one engine: token, id, number."""
+
+    agent: str
+    request_id: str
+    attempt: int
 
 
 class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +212,14 @@ class Engine(Protocol):
 
     async def forget(self, job: EngineJob) -> None:
         """Remove what the engine still holds of an attempt whose chain went on; never raises."""
+        ...
+
+    async def leftovers(self) -> tuple[Attempt, ...]:
+        """Return the attempts that an earlier process of this worker left in the engine."""
+        ...
+
+    async def drop(self, attempt: Attempt) -> None:
+        """End and remove what was left of an attempt; never raises."""
         ...
 
     async def health(self) -> Health:

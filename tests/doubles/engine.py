@@ -13,7 +13,7 @@ from PIL import Image
 
 from agent.core.faults import CancelledFault, Fault
 from agent.core.routing import EngineFacts
-from agent.engines.protocol import EngineJob, Generation, Health, Picture, Report, Step
+from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Picture, Report, Step
 
 STEPS = 10
 
@@ -83,6 +83,13 @@ class ScriptedEngine:
         self.cancelled.append(job.request_id)
         if job.key in self._stops:
             self._stops[job.key].set()
+
+    async def leftovers(self) -> tuple[Attempt, ...]:
+        """Leave nothing behind: it lives in this process."""
+        return ()
+
+    async def drop(self, attempt: Attempt) -> None:
+        """Have nothing to remove."""
 
     async def health(self) -> Health:
         """Say that it is there."""

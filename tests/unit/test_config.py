@@ -35,6 +35,7 @@ BAD = {
     "MMG_RUN_TIMEOUT_S": "0",
     "MMG_COMFYUI_URL": "gpu1:8188",
     "MMG_COMFYUI_OUTPUT_DIR": "\0",
+    "MMG_COMFYUI_RESTART": 'restart "it',
     "MMG_STEP_TIMEOUT_S": "0",
     "MMG_DATA_DIR": "a\0b",
     "MMG_ASSETS_DIR": "~/images",
@@ -72,7 +73,9 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         drain_s=30,
         run_timeout_s=120,
     )
-    assert loaded.comfyui == config.ComfyUI(url=None, output_dir=None, step_timeout_s=120)
+    assert loaded.comfyui == config.ComfyUI(
+        url=None, output_dir=None, restart=None, step_timeout_s=120
+    )
     assert loaded.comfyui.urls == ("http://127.0.0.1:8188",)
     assert loaded.storage.data_dir == tmp_path / "data"
     assert loaded.storage.assets_dir == tmp_path / "generated-assets"

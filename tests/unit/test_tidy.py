@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "agent.telling",
         "agent.tools",
     ),
-    **dict.fromkeys(("agent.backstop", "agent.monitor", "agent.readiness"), RUNNING),
+    **dict.fromkeys(("agent.backstop", "agent.monitor"), RUNNING),
+    "agent.readiness": (*RUNNING, "agent.tools"),
     "agent.control": (*RUNNING, "agent.dispatch"),
     "agent.dispatch": (
         *RUNNING,

@@ -4,6 +4,6 @@ HTTP gives the verdict, the socket only speed and progress. Source of every fact
 ComfyUI 0.3.64, observed.
 """
 
-from agent.engines.comfyui.engine import ComfyEngine
+from agent.engines.comfyui.engine import ComfyEngine, ComfySettings
 
-__all__ = ["ComfyEngine"]
+__all__ = ["ComfyEngine", "ComfySettings"]

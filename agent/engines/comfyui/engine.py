@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import NAMESPACE_URL, uuid5
 
+import msgspec
 import structlog
 
 from agent.clock import Clock
@@ -23,7 +24,7 @@ from agent.engines.comfyui.graph import Values, fill, prefix, spelled
 from agent.engines.comfyui.png import SIGNATURE, without_text
 from agent.engines.comfyui.run import Run
 from agent.engines.comfyui.server import Server
-from agent.engines.protocol import EngineJob, Generation, Health, Report
+from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Report
 
 STEP_TIMEOUT_S: Final = 120.0
 
@@ -38,6 +39,18 @@ def prompt_id(agent: str, request_id: str, attempt: int) -> str:
     return str(uuid5(NAMESPACE_URL, f"mmg:{agent}/{request_id}/{attempt}"))
 
 
+class ComfySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How ComfyUI is used. Units: seconds.
+
+    `output_dir` is the servers' output folder where it can be reached, to clean it; `restart` the
+    command, as an argument list, that brings a dead server back.
+    """
+
+    output_dir: Path | None = None
+    step_timeout_s: float = STEP_TIMEOUT_S
+    restart: tuple[str, ...] = ()
+
+
 class ComfyEngine:
     """One or several ComfyUI servers, each a slot of the card."""
 
@@ -50,15 +63,17 @@ class ComfyEngine:
         workflows: Mapping[str, Workflow],
         clock: Clock,
         *,
-        output_dir: Path | None = None,
-        step_timeout_s: float = STEP_TIMEOUT_S,
+        worker: str = "worker",
+        settings: ComfySettings | None = None,
     ) -> None:
-        """`output_dir` is the servers' output folder where it can be reached, to clean it."""
-        self._servers = {server.url: server for server in _servers(urls, workflows, clock)}
+        """Talk to the servers at `urls`; `worker` marks our prompts among everybody's."""
+        assert urls, "an engine without a server is not built"
+        self._settings = settings or ComfySettings()
+        servers = (Server(url, workflows, clock, self._settings.restart) for url in urls)
+        self._servers = {server.url: server for server in servers}
+        self._worker = worker
         self._workflows = dict(workflows)
         self._clock = clock
-        self._output_dir = output_dir
-        self._step_timeout_s = step_timeout_s
         self._runs: dict[tuple[str, str, int], Run] = {}
         self.places: tuple[str, ...] = tuple(self._servers)
         self.adopted = 0
@@ -99,7 +114,7 @@ class ComfyEngine:
         server = self._servers.get(job.server or "") or next(iter(self._servers.values()))
         chosen = self._workflow(job)
         run = self._runs[job.key] = Run(
-            server.api, server.socket, self._clock, self._step_timeout_s
+            server.api, server.socket, self._clock, self._settings.step_timeout_s
         )
         try:
             record = await self._adopt(job, run, report)
@@ -134,10 +149,32 @@ class ComfyEngine:
                 if record is None:
                     continue
                 await server.api.forget(name)
-                if self._output_dir is not None:
-                    await asyncio.to_thread(_remove, self._output_dir, record)
+                if self._settings.output_dir is not None:
+                    await asyncio.to_thread(_remove, self._settings.output_dir, record)
             except (ServerAwayError, AnswerError) as error:
                 log.info("comfyui.not_forgotten", prompt_id=name, reason=str(error))
+
+    async def leftovers(self) -> tuple[Attempt, ...]:
+        """Return the attempts whose prompts a worker of this name left in the queues."""
+        found: list[Attempt] = []
+        for server in self._servers.values():
+            try:
+                queue = await server.api.queue()
+            except (ServerAwayError, AnswerError):
+                continue
+            for item in queue:
+                mark = item.extra.get("mmg")
+                if isinstance(mark, dict) and mark.get("worker") == self._worker:
+                    found.append(msgspec.convert(mark, Attempt))
+        return tuple(found)
+
+    async def drop(self, attempt: Attempt) -> None:
+        """Remove the prompt of an attempt that nobody carries any more; never raises."""
+        name = prompt_id(attempt.agent, attempt.request_id, attempt.attempt)
+        for server in self._servers.values():
+            await Run(server.api, server.socket, self._clock, self._settings.step_timeout_s).end(
+                name
+            )
 
     async def health(self) -> Health:
         """Say how the servers are, by the last look at each."""
@@ -173,7 +210,12 @@ class ComfyEngine:
         """Post the job's prompt and follow it to its end. Raises: Fault."""
         graph = await self._graph(job, server, chosen)
         name = prompt_id(job.agent, job.request_id, job.attempt)
-        extra = {"agent": job.agent, "request_id": job.request_id, "attempt": job.attempt}
+        extra = {
+            "worker": self._worker,
+            "agent": job.agent,
+            "request_id": job.request_id,
+            "attempt": job.attempt,
+        }
         try:
             with server.socket.inbox(name) as inbox:
                 await run.post(name, graph, extra)
@@ -206,7 +248,9 @@ class ComfyEngine:
             checkpoint=spelled(manifest.checkpoint or "", server.models.get("checkpoints", ())),
             image=image,
         )
-        filled: dict[str, Any] = dict(fill(chosen, values, preview=self._output_dir is None))
+        filled: dict[str, Any] = dict(
+            fill(chosen, values, preview=self._settings.output_dir is None)
+        )
         return filled
 
     async def _upload(self, server: Server, job: EngineJob) -> str:
@@ -252,11 +296,6 @@ class ComfyEngine:
             raise InternalFault(f"ComfyUI sent {file.filename}, which is no PNG")
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
         return Picture(data=data, width=width, height=height, format="png")
-
-
-def _servers(urls: Sequence[str], workflows: Mapping[str, Workflow], clock: Clock) -> list[Server]:
-    assert urls, "an engine without a server is not built"
-    return [Server(url, workflows, clock) for url in urls]
 
 
 def _remove(folder: Path, record: Record) -> None:

@@ -4,7 +4,7 @@ Looks every 30 s while it is up and every 2 s while it is not. It must not run p
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import structlog
@@ -14,6 +14,7 @@ from agent.core.workflow import Workflow
 from agent.engines.comfyui.api import VERSION_MIN, AnswerError, Api, ServerAwayError, Stats
 from agent.engines.comfyui.graph import against, folders_of
 from agent.engines.comfyui.progress import Tempo
+from agent.engines.comfyui.restart import Restart
 from agent.engines.comfyui.socket import Socket
 
 PING_S: Final = 30.0
@@ -27,8 +28,15 @@ State = Literal["starting", "up", "down"]
 class Server:
     """Order: `open`, then `run` in a task, `close` at the end."""
 
-    def __init__(self, url: str, workflows: Mapping[str, Workflow], clock: Clock) -> None:
-        """Nothing is known of it yet."""
+    def __init__(
+        self,
+        url: str,
+        workflows: Mapping[str, Workflow],
+        clock: Clock,
+        restart: Sequence[str] = (),
+    ) -> None:
+        """Nothing is known of it yet; `restart` is the command that brings it back, if any."""
+        self._restart = Restart(restart, clock)
         self.url = url.rstrip("/")
         self.api = Api(self.url)
         self.socket = Socket(self.api)
@@ -86,6 +94,8 @@ class Server:
     async def _ping(self) -> None:
         while True:
             await self.run_once()
+            if self.state == "down" and self._restart.is_due(self.since_s):
+                await self._restart.run(self.url)
             try:
                 async with asyncio.timeout(PING_S if self.state == "up" else PING_DOWN_S):
                     await self._look.wait()

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from agent.core.faults import CancelledFault
 from agent.core.routing import EngineFacts
-from agent.engines.protocol import EngineJob, Generation, Health, Picture, Report, Step
+from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Picture, Report, Step
 from agent.engines.sketch.brief import STAGES, Brief, seed_of
 from agent.engines.sketch.glyphs import Face
 from agent.engines.sketch.picture import draw
@@ -114,6 +114,13 @@ class SketchEngine:
         drawing = self._drawings.get(job.key)
         if drawing is not None:
             drawing.end()
+
+    async def leftovers(self) -> tuple[Attempt, ...]:
+        """Leave nothing behind: it lives in this process."""
+        return ()
+
+    async def drop(self, attempt: Attempt) -> None:
+        """Have nothing to remove."""
 
     async def health(self) -> Health:
         """Say that drawing is always possible until the engine is closed."""

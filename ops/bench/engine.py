@@ -1,0 +1,234 @@
+"""What mmg adds to one picture, and how busy it keeps the engine.
+
+Run: python -m ops.bench.engine [--jobs 100]. The floor of the same run is a bare aiohttp client
+that does the same job on the same ComfyUI double: WebSocket, POST, wait, /view, write, fsync.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import nats
+from nats.aio.msg import Msg
+
+from agent.bus.connection import connect
+from agent.bus.provision import Plan, provision
+from agent.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[2]
+SIZE = 1024
+WAIT_S = 60.0
+
+
+@asynccontextmanager
+async def process(folder: Path, *command: str, **settings: str) -> AsyncIterator[Path]:
+    """Run a Python process; yields the file with its words."""
+    words = folder / f"{command[1].replace('.', '-')}-{command[-1].replace('/', '-')}.txt"
+    with words.open("wb") as out:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | settings,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield words
+    finally:
+        child.terminate()
+        await child.wait()
+
+
+async def answers(url: str) -> None:
+    """Wait until a web server answers."""
+    async with asyncio.timeout(WAIT_S), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"{url}/system_stats"):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+
+
+async def says(words: Path, text: str) -> None:
+    """Wait until a process has said something."""
+    async with asyncio.timeout(WAIT_S):
+        while text not in words.read_text(errors="replace"):  # noqa: ASYNC240 - a bench
+            await asyncio.sleep(0.05)
+
+
+def graph(seed: int, prefix: str) -> dict[str, Any]:
+    """Return the graph that mmg sends for a standard picture, with one sampler step."""
+    text = (ROOT / "workflows" / "sdxl-text2img.json").read_text(encoding="utf-8")
+    filled: dict[str, Any] = json.loads(text)
+    for node in filled.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"] |= {"seed": seed, "steps": 1}
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"] |= {"width": SIZE, "height": SIZE, "batch_size": 1}
+        if node["class_type"] == "SaveImage":
+            node["inputs"] |= {"filename_prefix": prefix}
+    return filled
+
+
+async def bare(url: str, jobs: int, folder: Path) -> list[float]:
+    """Do the jobs as a minimal client would; returns milliseconds each."""
+    took = []
+    client = uuid.uuid4().hex
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{url}/ws?clientId={client}", max_msg_size=0) as ws,
+    ):
+        for number in range(jobs):
+            began = time.perf_counter()
+            body = {"prompt": graph(10_000 + number, f"bare/{number}"), "client_id": client}
+            async with session.post(f"{url}/prompt", json=body) as answer:
+                prompt_id = (await answer.json())["prompt_id"]
+            file = await _executed(ws, prompt_id)
+            async with session.get(f"{url}/view", params=file) as answer:
+                picture = await answer.read()
+            await asyncio.to_thread(_keep, folder / f"bare-{number}.png", picture)
+            took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+async def _executed(ws: aiohttp.ClientWebSocketResponse, prompt_id: str) -> dict[str, str]:
+    file: dict[str, str] = {}
+    async for message in ws:
+        if message.type != aiohttp.WSMsgType.TEXT:
+            continue
+        event = json.loads(message.data)
+        payload = event["data"]
+        if payload.get("prompt_id") != prompt_id:
+            continue
+        if event["type"] == "executed":
+            file = payload["output"]["images"][0]
+        if event["type"] == "execution_success":
+            return file
+    raise RuntimeError("the socket fell")
+
+
+def _keep(path: Path, data: bytes) -> None:
+    with path.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+class Requests:
+    """A requester on the bus that notes when each of its requests has ended."""
+
+    def __init__(self, nc: Any) -> None:
+        """Use with `listen`."""
+        self._nc = nc
+        self._ended: dict[str, asyncio.Future[float]] = {}
+
+    async def listen(self) -> None:
+        """Hear every end."""
+
+        async def hear(msg: Msg) -> None:
+            kind = msg.subject.rsplit(".", 1)[1]
+            if kind in ("completed", "failed"):
+                assert kind == "completed", msg.data
+                self._ended[msg.subject.split(".")[3]].set_result(time.perf_counter())
+
+        await self._nc.subscribe("mmg.event.bench.*.*", cb=hear)
+
+    async def publish(self, name: str) -> asyncio.Future[float]:
+        """Publish a request; the future is the time of its end."""
+        future = self._ended[name] = asyncio.get_running_loop().create_future()
+        options = {"steps": 1, "width": SIZE, "height": SIZE}
+        body = {"type": "image", "prompt": "bench", "options": options}
+        await self._nc.request(f"mmg.request.high.bench.{name}", json.dumps(body).encode())
+        return future
+
+
+@asynccontextmanager
+async def site(folder: Path, steps_ms: int, port: int) -> AsyncIterator[tuple[str, Requests]]:
+    """Run server, double and worker; yields the double's address and a requester."""
+    async with AsyncExitStack() as stack:
+        server = EmbeddedServer(folder / "nats", 0)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        async with await connect([server.url], "provision") as bus:
+            await provision(bus, Plan())
+        url = f"http://127.0.0.1:{port}"
+        double = ("-m", "tests.doubles.comfyui", "--port", str(port), "--steps-ms", str(steps_ms))
+        quick = ("--load-ms", "0", "--encode-ms", "0", "--decode-ms", "0")
+        await stack.enter_async_context(process(folder, *double, *quick))
+        await answers(url)
+        words = await stack.enter_async_context(
+            process(
+                folder,
+                "-m",
+                "agent",
+                "worker",
+                MMG_NATS_URL=server.url,
+                MMG_COMFYUI_URL=url,
+                MMG_WORKER_HTTP_PORT="0",
+            )
+        )
+        await says(words, "worker.ready")
+        nc = await nats.connect(server.url)
+        stack.push_async_callback(nc.close)
+        requests = Requests(nc)
+        await requests.listen()
+        yield url, requests
+
+
+async def overhead(jobs: int) -> None:
+    """Compare one job at a time: mmg, and the bare client, in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with site(folder, 20, 8391) as (url, requests):
+            await bare(url, 3, folder)
+            ours, floor = [], []
+            for number in range(jobs):
+                began = time.perf_counter()
+                ended = await (await requests.publish(f"job{number}"))
+                ours.append((ended - began) * 1000)
+                floor += await bare(url, 1, folder)
+    for who, took in (("bare client", floor), ("mmg, publish to completed", ours)):
+        cuts = statistics.quantiles(took, n=20)
+        print(f"{who:<28} p50 {statistics.median(took):6.1f} ms   p95 {cuts[18]:6.1f} ms")
+    added = statistics.median(ours) - statistics.median(floor)
+    ratio = statistics.median(ours) / statistics.median(floor)
+    print(f"added by mmg at p50: {added:.1f} ms ({ratio:.2f}x), target: at most 6 ms")
+
+
+async def busy(jobs: int) -> None:
+    """Queue many jobs of 200 ms and see how much of the time the double draws."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with site(folder, 200, 8392) as (_url, requests):
+            await (await requests.publish("warm"))
+            futures = [await requests.publish(f"job{number}") for number in range(jobs)]
+            ends = [await future for future in futures]
+    passed = ends[-1] - ends[0]
+    share = (jobs - 1) * 0.2 / passed
+    print(f"{jobs} waiting, 200 ms each: the double draws {share:.1%} of the time, target 97 %")
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=100, help="jobs one after the other (100)")
+    arguments = parser.parse_args()
+    asyncio.run(overhead(arguments.jobs))
+    asyncio.run(busy(50))
+
+
+if __name__ == "__main__":
+    main()
