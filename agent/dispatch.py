@@ -67,6 +67,10 @@ class HeldSlot:
         self._lanes = lanes_
         self._held: tuple[str, str | None] | None = None
 
+    def held(self, kind: str) -> bool:
+        """Tell whether a place of this kind is held."""
+        return self._held is not None and self._held[0] == kind
+
     async def take(self, kind: str) -> str | None:
         """Wait for a place of this kind, at once where it is the one held; return its name."""
         if self._held is None or self._held[0] != kind:

@@ -20,6 +20,10 @@ from agent.engines.protocol import Engine, EngineJob
 class Slot(Protocol):
     """One place among the jobs worked at once; taken and freed by the story."""
 
+    def held(self, kind: str) -> bool:
+        """Tell whether a place of this kind is held, so that `take` would not wait."""
+        ...
+
     async def take(self, kind: str) -> str | None:
         """Wait for a free place of this kind, at once where one is held; return its name."""
         ...

@@ -185,6 +185,8 @@ class Job:
 
     async def _take_slot(self, kind: str) -> Event:
         """Wait for a slot; while the chain is empty, who holds the delivery keeps it alive."""
+        if self._slot.held(kind):
+            return Done(await self._slot.take(kind))
         before, self._beating = self._beating, self._beating or self._story.place.n == 0
         try:
             return await self._unless_stopped(self._slot.take(kind))

@@ -73,7 +73,7 @@ class Lanes:
         self._waiting: tuple[str, asyncio.Future[Msg]] | None = None
         self._subscriptions: list[Subscription] = []
         self._rung = asyncio.Event()
-        self._fresh_bell = False
+        self._expected = 0
 
     async def open(self) -> None:
         """Listen for pulled messages and for everything that may bring work."""
@@ -111,15 +111,13 @@ class Lanes:
         After a bell that finds nothing it looks again twice, because a bell can be early.
         """
         delivery = await self._sweep(order)
-        if delivery is not None or not self._fresh_bell:
-            return delivery
-        self._fresh_bell = False
         for pause_s in LOOK_AGAIN_S:
-            await asyncio.sleep(pause_s)
+            if delivery is not None or self._expected == 0:
+                break
+            await self.wait(pause_s)  # A further bell ends the pause.
             delivery = await self._sweep(order)
-            if delivery is not None:
-                return delivery
-        return None
+        self._expected = 0 if delivery is None else max(0, self._expected - 1)
+        return delivery
 
     async def _sweep(self, order: Sequence[Priority]) -> Delivery | None:
         for priority in order:
@@ -171,7 +169,7 @@ class Lanes:
         await Delivery(self._bus, msg).nak()
 
     async def _on_bell(self, _msg: Msg) -> None:
-        self._fresh_bell = True
+        self._expected += 1
         self._rung.set()
 
 

@@ -6,7 +6,7 @@ those of the observed facts, see docs/comfyui.md.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -20,6 +20,7 @@ VERSION_MIN: Final = (0, 3, 57)
 """The first version whose /interrupt takes a prompt_id; an older one kills anybody's prompt [9]."""
 
 Graph = dict[str, dict[str, Any]]
+_T = TypeVar("_T")
 
 
 class ServerAwayError(Exception):
@@ -155,7 +156,7 @@ class Api:
 
     async def stats(self) -> Stats:
         """Ask what the server is. Raises: ServerAwayError, AnswerError."""
-        return msgspec.convert(await self._json("GET", "/system_stats"), Stats)
+        return _shaped(await self._json("GET", "/system_stats"), Stats)
 
     async def post(self, body: dict[str, Any]) -> Posted | Refused:
         """Queue a prompt.
@@ -178,7 +179,7 @@ class Api:
         entry = answer.get(prompt_id)
         if entry is None:
             return None
-        return msgspec.convert(entry, Record)
+        return _shaped(entry, Record)
 
     async def queue(self) -> tuple[Queued, ...]:
         """Read what runs and what waits: of everybody, not only of ours."""
@@ -281,10 +282,20 @@ class Api:
             raise ServerAwayError(_how(error)) from error
 
 
-def _queued(item: list[Any], *, running: bool) -> Queued:
-    """Read one entry of the queue: [number, id, graph, extra, outputs]."""
-    _number, prompt_id, _graph, extra, *_ = item
-    return Queued(str(prompt_id), running, _as_object(extra))
+def _queued(item: Any, *, running: bool) -> Queued:
+    """Read one entry of the queue: [number, id, graph, extra, outputs]. Raises: AnswerError."""
+    match item:
+        case [_, str() as prompt_id, _, extra, *_]:
+            return Queued(prompt_id, running, _as_object(extra))
+    raise AnswerError(200, "the queue has another form than ComfyUI's")
+
+
+def _shaped(value: Any, kind: type[_T]) -> _T:
+    """Read an answer as what it should be. Raises: AnswerError where it is something else."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise AnswerError(200, f"not what ComfyUI answers: {error}") from error
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -39,6 +39,9 @@ def prompt_id(agent: str, request_id: str, attempt: int) -> str:
     return str(uuid5(NAMESPACE_URL, f"mmg:{agent}/{request_id}/{attempt}"))
 
 
+_Pictures = dict[FileRef, Picture]
+
+
 class ComfySettings(msgspec.Struct, frozen=True, kw_only=True):
     """How ComfyUI is used. Units: seconds.
 
@@ -118,10 +121,11 @@ class ComfyEngine:
         )
         try:
             record = await self._adopt(job, run, report)
+            early: _Pictures = {}
             if record is None:
-                record = await self._draw(job, server, run, chosen, report)
+                record = await self._draw(job, server, run, report, early)
             files = record.files(chosen.manifest.output)
-            pictures = tuple([await self._fetch(server, file) for file in files])
+            pictures = tuple([early.get(file) or await self._fetch(server, file) for file in files])
         except EngineDownFault:
             server.suspect()
             raise
@@ -205,9 +209,13 @@ class ComfyEngine:
         return self._workflows[job.workflow]
 
     async def _draw(
-        self, job: EngineJob, server: Server, run: Run, chosen: Workflow, report: Report
+        self, job: EngineJob, server: Server, run: Run, report: Report, early: _Pictures
     ) -> Record:
-        """Post the job's prompt and follow it to its end. Raises: Fault."""
+        """Post the job's prompt and follow it to its end; `early` takes pictures as they come.
+
+        Raises: Fault.
+        """
+        chosen = self._workflow(job)
         graph = await self._graph(job, server, chosen)
         name = prompt_id(job.agent, job.request_id, job.attempt)
         extra = {
@@ -216,13 +224,42 @@ class ComfyEngine:
             "request_id": job.request_id,
             "attempt": job.attempt,
         }
+        record: Record | Fault
         try:
             with server.socket.inbox(name) as inbox:
                 await run.post(name, graph, extra)
-                return await run.verdict(name, inbox, graph, report, server.tempo)
+                async with asyncio.TaskGroup() as group:
+                    run.on_files = lambda node, files: self._fetch_early(
+                        group, server, files if node == chosen.manifest.output else (), early
+                    )
+                    try:
+                        record = await run.verdict(name, inbox, graph, report, server.tempo)
+                    except Fault as fault:  # Raised below: a group would wrap it.
+                        record = fault
         except asyncio.CancelledError:
             await run.end(name)  # What the job occupied is free before the cancellation leaves.
             raise
+        if isinstance(record, Fault):
+            raise record
+        return record
+
+    def _fetch_early(
+        self,
+        group: asyncio.TaskGroup,
+        server: Server,
+        files: tuple[FileRef, ...],
+        early: _Pictures,
+    ) -> None:
+        """Begin to download files that are complete, while the verdict is still to come."""
+
+        async def fetch(file: FileRef) -> None:
+            try:
+                early[file] = await self._fetch(server, file)
+            except Fault as fault:
+                log.info("comfyui.fetched_later", file=file.filename, reason=fault.message)
+
+        for file in files:
+            group.create_task(fetch(file), name=f"fetch {file.filename}")
 
     async def _graph(self, job: EngineJob, server: Server, chosen: Workflow) -> Graph:
         """Fill the workflow's holes. Raises: Fault."""

@@ -93,7 +93,8 @@ def fill(workflow: Workflow, values: Values, *, preview: bool = False) -> Graph:
         output = graph[manifest.output]
         graph[manifest.output] = {
             "class_type": "PreviewImage",
-            "inputs": {"images": output["inputs"]["images"]},
+            # PreviewImage has no prefix; an input it does not know makes it run, and save, anew.
+            "inputs": {"images": output["inputs"]["images"], "mmg": values.prefix},
         }
     return graph
 

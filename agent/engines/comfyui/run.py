@@ -5,14 +5,24 @@ twice, is lost. Ends within a step when asked to stop, with proof.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from agent.clock import Clock
-from agent.core.faults import CancelledFault, EngineDownFault, Remedy, WorkflowInvalidFault
+from agent.core.faults import CancelledFault, EngineDownFault, Remedy
 from agent.engines.comfyui import failure
-from agent.engines.comfyui.api import AnswerError, Api, Graph, Record, Refused, ServerAwayError
+from agent.engines.comfyui.api import (
+    AnswerError,
+    Api,
+    FileRef,
+    Graph,
+    Record,
+    Refused,
+    ServerAwayError,
+)
 from agent.engines.comfyui.progress import Progress, Tempo
 from agent.engines.comfyui.socket import Frame, Inbox, Socket
 from agent.engines.protocol import Report
@@ -20,15 +30,18 @@ from agent.engines.protocol import Report
 POSTS_MAX: Final = 3
 LOOK_EVERY_S: Final = 1.0
 """How long nothing may be heard of a prompt before HTTP is asked."""
-RECORD_PAUSES_S: Final = (0.0, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+RECORD_PAUSES_S: Final = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 """The history is written after the last frame: `{}` in 18 of 60 first looks [1]."""
 LOST_LOOKS: Final = 2
 AWAY_MAX_S: Final = 10.0
 """A server that answers nothing for so long is down; a frozen second is no death."""
+AWAY_AGAIN_S: Final = 0.25
 STOP_MAX_S: Final = 15.0
 STOP_AGAIN_S: Final = 0.2
 DEAF_S: Final = 2.0
-"""Running by HTTP and not heard of for so long: the socket is deaf [7]."""
+"""Running by HTTP, and nothing heard on the socket for so long: it is deaf [7]. Then doubled."""
+OPEN_MAX_S: Final = 1.0
+DOUBT_PAUSES_S: Final = (0.05, 0.2, 0.5)
 OVER: Final = ("execution_success", "execution_error", "execution_interrupted")
 
 log = structlog.get_logger()
@@ -50,9 +63,12 @@ class Run:
         self._clock = clock
         self._step_timeout_s = step_timeout_s
         self._stopping = False
+        self._posted = False
+        self._deaf_s = DEAF_S
         self._inbox: Inbox | None = None
         self._heard_s = 0.0
         self._away_since_s: float | None = None
+        self.on_files: Callable[[str, tuple[FileRef, ...]], None] = _nobody
 
     def stop(self) -> None:
         """Make `verdict` end the prompt and raise CancelledFault."""
@@ -61,10 +77,16 @@ class Run:
             self._inbox.heard.set()
 
     async def post(self, prompt_id: str, graph: Graph, extra: dict[str, Any]) -> None:
-        """Queue the prompt once, whatever the answer does [12].
+        """Queue the prompt once, whatever the answer does [12]; the socket is open before [8].
 
-        Raises: WorkflowInvalidFault or ModelMissingFault if it can never run, EngineDownFault.
+        Raises: WorkflowInvalidFault or ModelMissingFault if it can never run, EngineDownFault,
+        CancelledFault if it was stopped before.
         """
+        await self._until_open()
+        if self._stopping:
+            raise CancelledFault("stopped before ComfyUI had it")
+        self._posted = True
+        self._socket.doubt()
         body = {
             "prompt": graph,
             "prompt_id": prompt_id,
@@ -85,7 +107,7 @@ class Run:
                 raise failure.refusal(answer)
             if answer.node_errors:
                 await self._end(prompt_id)
-                raise WorkflowInvalidFault("ComfyUI refuses a part of the workflow")
+                raise failure.refusal(Refused({}, answer.node_errors))
             return
         raise EngineDownFault(f"ComfyUI at {self._api.url} does not take prompts: {reason}")
 
@@ -126,16 +148,30 @@ class Run:
             if not await self._heard(inbox):
                 return False
             frames = inbox.take()
-            if not frames:
-                return False  # The socket fell: ask over HTTP.
             now_s = self._clock.monotonic_s()
             moved = [frame for frame in frames if progress.on(frame, now_s)]
             if moved:
                 self._heard_s = now_s
                 report(progress.step(now_s, inbox.take_preview()))
+            for frame in frames:
+                if frame.kind == "executed":
+                    self._tell_files(frame)
             if any(_is_over(frame) for frame in frames):
                 return True
+            if inbox.fell:
+                inbox.fell = False
+                return False  # Something may have been missed: ask over HTTP.
         return False
+
+    def _tell_files(self, frame: Frame) -> None:
+        """Pass on files that are complete by now, so that they can be fetched at once [1]."""
+        output = frame.payload.get("output")
+        images = output.get("images") if isinstance(output, dict) else None
+        try:
+            files = msgspec.convert(images or [], tuple[FileRef, ...])
+        except msgspec.ValidationError:
+            return  # The record will name them.
+        self.on_files(str(frame.payload.get("node")), files)
 
     async def _heard(self, inbox: Inbox) -> bool:
         """Wait for a frame or a stop, at most a second."""
@@ -188,19 +224,35 @@ class Run:
         if silent_s > self._step_timeout_s:
             await self._end(prompt_id)
             raise failure.hang("running in its queue", silent_s)
-        if silent_s > DEAF_S and not self._socket.heard_any.is_set():
+        if self._posted and silent_s > self._deaf_s and not self._socket.proven:
+            self._deaf_s *= 2  # It may be a long step after all: doubt ever more slowly.
             await self._socket.distrust()
-        self._socket.heard_any.clear()
+
+    async def _until_open(self) -> None:
+        """Wait a moment for the socket; without it only speed and progress are lost."""
+        try:
+            async with asyncio.timeout(OPEN_MAX_S):
+                await self._socket.opened.wait()
+        except TimeoutError:
+            log.info("comfyui.posts_unheard", server=self._api.url)
 
     async def _is_known(self, prompt_id: str) -> bool:
-        """Look for a prompt whose POST got no clear answer."""
-        for pause_s in (0.05, 0.2, 0.5):
-            await asyncio.sleep(pause_s)
+        """Look for a prompt whose POST got no clear answer, until the server gives one.
+
+        Raises: EngineDownFault if it stays away: a frozen server may have the prompt still.
+        """
+        nowhere = 0
+        while nowhere < len(DOUBT_PAUSES_S):
+            await asyncio.sleep(DOUBT_PAUSES_S[nowhere])
             try:
                 if await self._look(prompt_id, over=False) != "nowhere":
                     return True
-            except (ServerAwayError, AnswerError):
+            except (ServerAwayError, AnswerError) as error:
+                self._judge_away(error)
+                await asyncio.sleep(AWAY_AGAIN_S)
                 continue
+            self._away_since_s = None
+            nowhere += 1
         return False
 
     async def end(self, prompt_id: str) -> None:
@@ -232,3 +284,7 @@ class Run:
 def _is_over(frame: Frame) -> bool:
     """Tell whether a frame ends its prompt; `node: null` means over, not succeeded."""
     return frame.kind in OVER or (frame.kind == "executing" and frame.payload.get("node") is None)
+
+
+def _nobody(_node: str, _files: tuple[FileRef, ...]) -> None:
+    """Hear of finished files where nobody wants to."""

@@ -21,6 +21,7 @@ from agent.engines.comfyui.api import Api
 
 HEARTBEAT_S: Final = 10.0
 """The server has none; ours notices a frozen one in 1.5 times this [17]."""
+CONNECT_TIMEOUT_S: Final = 10.0
 REOPEN_FIRST_S: Final = 0.25
 REOPEN_MAX_S: Final = 5.0
 EVENTS_MAX: Final = 4096
@@ -40,13 +41,14 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Inbox:
-    """What was heard of one prompt. `heard` is set with every frame, also when the socket falls."""
+    """What was heard of one prompt. `heard` is set with every frame, also when the socket `fell`."""
 
     def __init__(self) -> None:
         """Nothing heard yet."""
         self.frames: deque[Frame] = deque(maxlen=EVENTS_MAX)
         self.preview: bytes | None = None
         self.heard = asyncio.Event()
+        self.fell = False
 
     def take_preview(self) -> bytes | None:
         """Return the newest picture of how far it is, once."""
@@ -72,7 +74,7 @@ class Socket:
         self._suspect = False
         self.client_id = uuid4().hex
         self.opened = asyncio.Event()
-        self.heard_any = asyncio.Event()
+        self.proven = False
 
     @contextmanager
     def inbox(self, prompt_id: str) -> Iterator[Inbox]:
@@ -82,6 +84,10 @@ class Socket:
             yield box
         finally:
             del self._inboxes[prompt_id]
+
+    def doubt(self) -> None:
+        """Ask for a new proof that it hears: a `status` follows every POST [7]."""
+        self.proven = False
 
     async def distrust(self) -> None:
         """Close a socket that should have heard something and did not: it may be deaf [7]."""
@@ -102,6 +108,7 @@ class Socket:
                 self.opened.clear()
                 self._ws = None
             for box in self._inboxes.values():
+                box.fell = True
                 box.heard.set()
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, REOPEN_MAX_S)
@@ -114,14 +121,17 @@ class Socket:
             self.client_id = uuid4().hex
             self._suspect = False
         limit = aiohttp.ClientWSTimeout(ws_close=1.0)
-        async with self._api.session.ws_connect(
-            f"{self._api.url}/ws",
-            params={"clientId": self.client_id},
-            heartbeat=HEARTBEAT_S,
-            max_msg_size=0,  # A 3072 px picture is 10 MB; aiohttp's 4 MB would end the socket [18].
-            timeout=limit,
-        ) as ws:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):  # A frozen server accepts and says nothing.
+            connection = await self._api.session.ws_connect(
+                f"{self._api.url}/ws",
+                params={"clientId": self.client_id},
+                heartbeat=HEARTBEAT_S,
+                max_msg_size=0,  # A 3072 px picture is 10 MB; 4 MB would end the socket [18].
+                timeout=limit,
+            )
+        async with connection as ws:
             self._ws = ws
+            self.proven = False
             # Feature flags count only as the very first message.
             await ws.send_json(
                 {"type": "feature_flags", "data": {"supports_preview_metadata": True}}
@@ -141,7 +151,9 @@ class Socket:
             payload = value.get("data") if isinstance(value, dict) else None
             if not isinstance(payload, dict):
                 return
-            self.heard_any.set()
+            # The greeting comes on a deaf socket too; it names a client or no prompt.
+            if "prompt_id" in payload or ("status" in payload and "sid" not in payload):
+                self.proven = True
             # Frames of other people's prompts reach us too [5]: only ours have an inbox.
             box = self._inboxes.get(str(payload.get("prompt_id")))
             if box is not None:
