@@ -28,6 +28,8 @@ from agent.bus.connection import connect
 from agent.bus.provision import Plan, provision
 from agent.core.picture import Picture
 from agent.embedded import EmbeddedServer
+from contracts import subjects
+from contracts.requests import Priority
 from contracts.subjects import Identity
 
 ROOT = Path(__file__).parents[2]
@@ -148,14 +150,16 @@ class Requests:
                 assert kind == "completed", msg.data
                 self._ended[msg.subject.split(".")[3]].set_result(time.perf_counter())
 
-        await self._nc.subscribe("mmg.event.bench.*.*", cb=hear)
+        await self._nc.subscribe(subjects.event_filter(Identity("bench", "*")), cb=hear)
 
     async def publish(self, name: str) -> asyncio.Future[float]:
         """Publish a request; the future is the time of its end."""
         future = self._ended[name] = asyncio.get_running_loop().create_future()
         options = {"steps": 1, "width": SIZE, "height": SIZE}
         body = {"type": "image", "prompt": "bench", "options": options}
-        await self._nc.request(f"mmg.request.high.bench.{name}", json.dumps(body).encode())
+        await self._nc.request(
+            subjects.request(Priority.HIGH, Identity("bench", name)), json.dumps(body).encode()
+        )
         return future
 
 
