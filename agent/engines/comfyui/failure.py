@@ -17,16 +17,18 @@ from agent.core.faults import (
 from agent.engines.comfyui.api import Refused
 
 _PATH: Final = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+([^\s\\/'\"]+)")
+_QUOTED_PATH: Final = re.compile(r"""(['"])(?:[A-Za-z]:)?[\\/][^'"]*[\\/]([^'"\\/]+)\1""")
+"""Between quotes a path may have spaces."""
 _OUT_OF_MEMORY: Final = ("OutOfMemoryError",)
-_OUT_OF_MEMORY_WORDS: Final = ("ran out of memory on your GPU", "would exceed allowed memory")
-_MODEL_BROKEN: Final = ("SafetensorError", "FileNotFoundError", "UnpicklingError")
-_MISSING_FILE: Final = ("value_not_in_list",)
+_OUT_OF_MEMORY_WORDS: Final = ("out of memory", "exceed allowed memory", "not enough memory")
+_MODEL_BROKEN: Final = ("SafetensorError", "UnpicklingError")
+_MODEL_FILES: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _WORDS_MAX: Final = 200
 
 
 def without_paths(text: str) -> str:
     """Cut a text to one line and paths of the server to their last part."""
-    line = " ".join(text.split())
+    line = _QUOTED_PATH.sub(r"\1\2\1", " ".join(text.split()))
     return _PATH.sub(r"\1", line)[:_WORDS_MAX]
 
 
@@ -39,21 +41,25 @@ def refusal(refused: Refused) -> Fault:
         for error in found.get("errors", []):
             return _node_fault(node, str(found.get("class_type", "?")), error)
     kind = str(refused.error.get("type", "invalid"))
-    message = without_paths(str(refused.error.get("message", "no reason given")))
-    details = without_paths(str(refused.error.get("details", "")))
-    return WorkflowInvalidFault(f"ComfyUI refuses the workflow: {message} {details}".strip(), kind)
+    return WorkflowInvalidFault(f"ComfyUI refuses the workflow: {_reason(refused.error)}", kind)
+
+
+def _reason(error: dict[str, Any]) -> str:
+    """Return message and details in one line, without what says nothing new."""
+    message, details = (str(error.get(key) or "") for key in ("message", "details"))
+    both = details if message == details else f"{message}: {details}".strip(": ")
+    return without_paths(both) or "no reason given"
 
 
 def _node_fault(node: str, class_type: str, error: dict[str, Any]) -> Fault:
     kind = str(error.get("type", "invalid"))
-    details = without_paths(str(error.get("details") or error.get("message") or "no reason given"))
     extra = error.get("extra_info")
     name = str(extra.get("input_name", "")) if isinstance(extra, dict) else ""
     where = f"node {node} ({class_type}{'.' + name if name else ''})"
-    if kind in _MISSING_FILE and name.endswith("_name"):
-        received = extra.get("received_value") if isinstance(extra, dict) else None
+    received = str(extra.get("received_value")) if isinstance(extra, dict) else ""
+    if kind == "value_not_in_list" and received.lower().endswith(_MODEL_FILES):
         return ModelMissingFault(f"ComfyUI has no file {received!r} for {where}", kind)
-    return WorkflowInvalidFault(f"ComfyUI refuses {where}: {details}", kind)
+    return WorkflowInvalidFault(f"ComfyUI refuses {where}: {_reason(error)}", kind)
 
 
 def run_time(payload: dict[str, Any]) -> Fault:
@@ -61,9 +67,10 @@ def run_time(payload: dict[str, Any]) -> Fault:
     kind = str(payload.get("exception_type", "Exception")).rsplit(".", maxsplit=1)[-1]
     text = str(payload.get("exception_message", ""))
     where = f"node {payload.get('node_id')} ({payload.get('node_type')})"
-    if kind in _OUT_OF_MEMORY or any(words in text for words in _OUT_OF_MEMORY_WORDS):
+    if kind in _OUT_OF_MEMORY or any(words in text.lower() for words in _OUT_OF_MEMORY_WORDS):
         return OutOfMemoryFault(f"the card ran out of memory in {where}", kind)
-    if kind in _MODEL_BROKEN:
+    loads = "Loader" in str(payload.get("node_type"))
+    if kind in _MODEL_BROKEN or (loads and kind == "FileNotFoundError"):
         return ModelMissingFault(
             f"a model file cannot be read in {where}: {without_paths(text)}", kind
         )

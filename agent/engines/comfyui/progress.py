@@ -54,7 +54,11 @@ class Progress:
         self._done: dict[str, float] = {}
         self._tempo = tempo
         self._running: str | None = None
-        self._steps = (0, 0)
+        self._samplers = {
+            node: (0, int(weight / STEP_WEIGHT))
+            for node, weight in self._weights.items()
+            if self._kinds[node] in SAMPLERS
+        }
         self._first_step_s: float | None = None
         self._last_step_s = 0.0
         self._message = "waiting in ComfyUI"
@@ -65,7 +69,7 @@ class Progress:
             case "execution_start":
                 self._message = "ComfyUI has begun"
             case "execution_cached":
-                for node in frame.payload.get("nodes", []):
+                for node in frame.payload.get("nodes") or []:
                     self._finish(str(node))
             case "executing":
                 self._begin(frame.payload.get("node"))
@@ -79,8 +83,14 @@ class Progress:
                 return False
         return True
 
+    @property
+    def _steps(self) -> tuple[int, int]:
+        """Steps done and steps in all: several samplers count together, so it never falls."""
+        done, most = zip(*self._samplers.values(), strict=True) if self._samplers else ((), ())
+        return sum(done), sum(most)
+
     def step(self, now_s: float, preview: bytes | None = None) -> Step:
-        """Return where it stands; `step` of `steps` are the sampler's, `fraction` is of all."""
+        """Return where it stands; `step` of `steps` are the samplers', `fraction` is of all."""
         done, steps = self._steps
         fraction = min(1.0, sum(self._done.values()) / self._total)
         return Step(
@@ -109,14 +119,17 @@ class Progress:
 
     def _advance(self, frame: Frame, now_s: float) -> None:
         node = str(frame.payload.get("node"))
-        value, most = frame.payload.get("value", 0), frame.payload.get("max", 1)
-        if node not in self._weights or not most:
+        value, most = frame.payload.get("value"), frame.payload.get("max")
+        if node not in self._weights or not isinstance(value, int | float):
+            return
+        if not isinstance(most, int | float) or most <= 0:
             return
         share = min(1.0, float(value) / float(most))
         self._done[node] = max(self._done.get(node, 0.0), self._weights[node] * share)
         if self._kinds[node] in SAMPLERS:
-            self._steps = (int(value), int(most))
-            self._message = f"step {int(value)}/{int(most)}"
+            before, _ = self._samplers[node]
+            self._samplers[node] = (max(before, int(value)), int(most))
+            self._message = "step {}/{}".format(*self._steps)
             self._first_step_s = now_s if self._first_step_s is None else self._first_step_s
             self._last_step_s = now_s
 

@@ -41,7 +41,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Inbox:
-    """What was heard of one prompt. `heard` is set with every frame, also when the socket `fell`."""
+    """What was heard of one prompt. `heard` is set with every frame, and when the socket `fell`."""
 
     def __init__(self) -> None:
         """Nothing heard yet."""
