@@ -54,6 +54,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     nats_url: str
     http_url: str
     assets_dir: Path
+    engines: tuple[str, ...]
     dispatch: Dispatch
 
 
@@ -141,6 +142,7 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
             nats_url=urls[0],
             http_url=f"http://{http.host}:{http.port}",
             assets_dir=config.storage.assets_dir,
+            engines=dispatch.status().engines,
             dispatch=dispatch,
         )
 

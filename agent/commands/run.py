@@ -41,6 +41,7 @@ def _tell(machine: app.Machine) -> None:
         f"  bus       {machine.nats_url}\n"
         f"  gateway   {machine.http_url}\n"
         f"  pictures  {machine.assets_dir}\n"
+        f"  engines   {', '.join(machine.engines) or 'none'}\n"
         f'  try       mmg generate "a lighthouse at dusk"',
         flush=True,
     )

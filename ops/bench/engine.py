@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from nats.aio.msg import Msg
 from agent.assets import AssetStore
 from agent.bus.connection import connect
 from agent.bus.provision import Plan, provision
+from agent.clock import SystemClock
 from agent.core.picture import Picture
 from agent.embedded import EmbeddedServer
 from contracts import subjects
@@ -262,7 +262,8 @@ async def more_thumbnails(folder: Path, count: int) -> None:
     data = await asyncio.to_thread(source.read_bytes)
     picture = Picture(data=data, width=SIZE, height=SIZE, format="png")
     who = Identity("bench", "further")
-    outputs = await store.store(who, 1, datetime.now(UTC), [picture] * count, {})  # noqa: TID251 - a bench
+    stored_at = SystemClock().now()
+    outputs = await store.store(who, 1, stored_at, [picture] * count, {})
     await store.thumbnails(outputs)
 
 
