@@ -2,11 +2,19 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "quick", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 PASSES_TO_END = 5
 """Passes of the loop that a task just cancelled gets to end; it needs one per await it is in."""

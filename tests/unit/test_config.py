@@ -132,9 +132,7 @@ def test_each_bad_value_alone_is_one_fault_from_any_source(name, tmp_path):
 
 NAMES = st.sampled_from([*BAD, "MMG_NATS_URL_FILE", "MMG_CONFIG", "MMG_X", "HOME", "PATH"])
 VALUES = st.one_of(st.text(max_size=20), st.sampled_from([*BAD.values(), "1", "~/x", "a:1,b"]))
-QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @QUICK

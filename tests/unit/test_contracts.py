@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import codec, examples, subjects
@@ -27,7 +27,6 @@ from contracts.requests import (
 )
 from contracts.subjects import Identity
 
-QUICK = settings(max_examples=50, deadline=None)
 WHO = Identity("L2-05-03", "r-1")
 SUBJECT = subjects.request(Priority.HIGH, WHO)
 
@@ -106,13 +105,11 @@ def refused(data, subject=SUBJECT, headers=None):
 # --- round trips -------------------------------------------------------------------------------
 
 
-@QUICK
 @given(requests)
 def test_a_request_survives_its_bytes(request_):
     assert codec.decode_request(codec.encode(request_)) == request_
 
 
-@QUICK
 @given(links)
 def test_a_link_survives_its_bytes_and_a_relay_can_read_its_head(link):
     data = codec.encode(link)
@@ -148,7 +145,6 @@ def test_four_kinds_close_a_chain():
     assert {type(link) for link in examples.LINKS.values()} == set(LINK_TYPES)
 
 
-@QUICK
 @given(requests, tokens, agent_ids, priorities)
 def test_the_same_request_may_name_its_subject_or_not(request_, request_id, requester, priority):
     bare = codec.public(
@@ -168,7 +164,6 @@ def test_the_same_request_may_name_its_subject_or_not(request_, request_id, requ
 # --- receive -----------------------------------------------------------------------------------
 
 
-@QUICK
 @given(requests, priorities, tokens, tokens)
 def test_receive_fills_in_what_the_subject_says(request_, priority, agent, request_id):
     bare = msgspec.structs.replace(request_, request_id=None, requester=None, priority=None)
@@ -373,7 +368,6 @@ def test_link_headers_are_cloud_events_in_binary_mode():
     )
 
 
-@QUICK
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_header_values_are_visible_ascii_without_quotes(source):
     value = codec.link_headers(examples.STARTED, source)["ce-source"]

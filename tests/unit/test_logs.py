@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import logs
@@ -123,7 +123,6 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(event=st.dictionaries(st.text(), ANYTHING))
 def test_anything_can_be_logged_as_one_ascii_line_of_json(event):
     text = logs.to_json(logs.redact(None, "info", event))

@@ -6,7 +6,7 @@ Method: the pure parts with random input; whole pictures only where the prompt i
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.engines.sketch.brief import Brief, dice_for, seed_of
@@ -31,7 +31,6 @@ channel = st.integers(0, 255)
 rgb = st.tuples(channel, channel, channel)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(colour, max_size=7), st.integers(0, 2**32 - 1))
 def test_type_can_be_read_on_every_ground_of_every_palette(colours, seed):
     made = derive(colours, dice_for(seed))
@@ -45,7 +44,6 @@ def test_type_can_be_read_on_every_ground_of_every_palette(colours, seed):
             assert contrast(quiet(ground, ink), ground) >= LEGIBLE
 
 
-@settings(max_examples=60, deadline=None)
 @given(rgb, rgb)
 def test_a_wish_is_kept_where_it_can_be_read(ground, wish):
     if contrast(ground, wish) >= LEGIBLE:
@@ -56,7 +54,6 @@ def test_black_on_white_has_the_highest_contrast():
     assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.text(min_size=1, max_size=300), st.integers(60, 500), st.integers(20, 300))
 def test_fitted_type_stays_in_its_room_or_is_cut(text, width, height):
     setting = Setting(face="text", largest=40, smallest=9, max_lines=6)

@@ -4,7 +4,7 @@ Method: plain text in, values out; a property for whatever people may type.
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.engines.sketch.wording import (
@@ -121,7 +121,6 @@ def test_a_list_gives_its_items_and_prose_its_noun_like_words():
     assert "Product embeddings" in topics("An engine with product embeddings and a ranking", 6)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.text(min_size=1, max_size=400))
 def test_whatever_people_type_is_read_without_a_fault(prompt):
     assert wording(prompt).title

@@ -4,7 +4,7 @@ Method: build and parse as inverses over all legal tokens; illegal ones refused 
 """
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import subjects
@@ -12,7 +12,6 @@ from contracts.errors import ContractError, ErrorCode
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
-QUICK = settings(max_examples=50, deadline=None)
 WHO = Identity("L2-05-03", "r-1")
 
 tokens = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -20,7 +19,6 @@ agent_ids = st.from_regex(r"[A-Za-z0-9_.]{1,64}", fullmatch=True)
 priorities = st.sampled_from(Priority)
 
 
-@QUICK
 @given(priorities, tokens, tokens)
 def test_subjects_are_parsed_back_to_what_built_them(priority, agent, request_id):
     who = Identity(agent, request_id)
@@ -33,7 +31,6 @@ def test_subjects_are_parsed_back_to_what_built_them(priority, agent, request_id
     assert {subjects.parse_pair(pair) for pair in pairs} == {who}
 
 
-@QUICK
 @given(agent_ids)
 def test_agent_id_and_token_are_two_spellings_of_one_thing(agent_id):
     who = subjects.identity(agent_id, "r-1")
@@ -41,7 +38,6 @@ def test_agent_id_and_token_are_two_spellings_of_one_thing(agent_id):
     assert subjects.checked(who.agent, "r-1") == who
 
 
-@QUICK
 @given(tokens)
 def test_every_token_belongs_to_one_agent_id(token):
     assert subjects.identity(Identity(token, "r-1").requester, "r-1").agent == token
