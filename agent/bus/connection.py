@@ -126,13 +126,19 @@ class Bus:
 
         Raises: NoResponders if nobody listens, NoAnswer if none came within `timeout_s`.
         """
+        before = _cancellations()
         try:
-            return await self.nc.request(subject, data, timeout=timeout_s, headers=headers)
+            answer = await self.nc.request(subject, data, timeout=timeout_s, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody answers on {subject}") from error
         except (TimeoutError, nats.errors.Error, OSError) as error:
             reason = type(error).__name__
             raise NoAnswer(f"no answer on {subject} within {timeout_s} s ({reason})") from error
+        if _cancellations() > before:
+            # nats-py 2.16.0 waits with wait_for: Python 3.11 then loses a cancellation that comes
+            # together with the answer, and the task would go on for ever.
+            raise asyncio.CancelledError
+        return answer
 
     async def api(self, verb: str, body: object = None, timeout_s: float = CALL_TIMEOUT_S) -> bytes:
         """Call the JetStream API, for instance `STREAM.INFO.X`; return the answer's bytes.
@@ -242,7 +248,27 @@ async def connect(
     Afterwards reconnects for ever. The inbox is named after `role`, so that permissions can.
     Raises: NoAnswer when `patience_s` is over.
     """
-    await _wait_reachable(urls, patience_s)
+    loop = asyncio.get_running_loop()
+    end_s = None if patience_s is None else loop.time() + patience_s
+    pause_s = BACKOFF_FIRST_S
+    while True:
+        reason = await _reachable(urls)
+        if reason is None:
+            try:
+                return await _log_in(urls, name, role)
+            except NoAnswer as error:  # A port that is open and says nothing is no server yet.
+                reason = str(error)
+        if end_s is not None and loop.time() + pause_s > end_s:
+            raise NoAnswer(f"cannot reach nats-server at {_places(urls)}: {reason}")
+        log.warning(
+            "bus.unreachable", servers=_places(urls), reason=reason, again_in_s=round(pause_s, 2)
+        )
+        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
+        pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+
+
+async def _log_in(urls: Sequence[str], name: str, role: str) -> Bus:
+    """Open one client. Raises: NoAnswer if no server takes it within 5 s."""
     nc = Client()
     bus = Bus(nc, name)
     trouble = _Trouble(bus, urls)
@@ -261,33 +287,18 @@ async def connect(
         "reconnect_to_server_handler": _backoff,
     }
     try:
-        async with asyncio.timeout(CALL_TIMEOUT_S if patience_s is None else patience_s + 1):
+        async with asyncio.timeout(CALL_TIMEOUT_S):
             await nc.connect(**options)
     except (TimeoutError, nats.errors.Error, OSError) as error:
-        await nc.close()
-        raise NoAnswer(f"cannot log in to {_places(urls)}: {error!r}") from error
+        await bus.close()
+        raise NoAnswer(f"cannot log in: {str(error) or type(error).__name__}") from error
     return bus
 
 
-async def _wait_reachable(urls: Sequence[str], patience_s: float | None) -> None:
-    """Probe the servers' ports until one accepts, with growing pauses."""
-    loop = asyncio.get_running_loop()
-    end = None if patience_s is None else loop.time() + patience_s
-    pause_s = BACKOFF_FIRST_S
-    while True:
-        reasons = [reason for url in urls if (reason := await _probe(url))]
-        if len(reasons) < len(urls):
-            return
-        if end is not None and loop.time() + pause_s > end:
-            raise NoAnswer(f"cannot reach nats-server at {_places(urls)}: {reasons[0]}")
-        log.warning(
-            "bus.unreachable",
-            servers=_places(urls),
-            reason=reasons[0],
-            again_in_s=round(pause_s, 2),
-        )
-        await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
-        pause_s = min(pause_s * 2, BACKOFF_MAX_S)
+async def _reachable(urls: Sequence[str]) -> str | None:
+    """Return None if a server's port accepts a connection, else why the first one does not."""
+    reasons = [reason for url in urls if (reason := await _probe(url))]
+    return None if len(reasons) < len(urls) else reasons[0]
 
 
 async def _probe(url: str) -> str | None:
@@ -320,8 +331,10 @@ class _Trouble:
         self._bus = bus
         self._urls = urls
         self._failures = 0
+        self.refused = False
 
     async def on_error(self, error: Exception) -> None:
+        self.refused = self.refused or "authorization violation" in str(error).lower()
         if "permissions violation" in str(error).lower():
             self._bus.permission_errors += 1
             log.error("bus.forbidden", reason=str(error), count=self._bus.permission_errors)
@@ -349,6 +362,12 @@ class _Trouble:
         log.info("bus.back", servers=_places(self._urls))
         for wake in self._bus.on_reconnect:
             wake()
+
+
+def _cancellations() -> int:
+    """Return how often the current task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _places(urls: Sequence[str]) -> str:
