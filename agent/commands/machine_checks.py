@@ -108,14 +108,19 @@ def _disk(there: Path) -> Finding:
             return Finding.fail("disk", seen, "make room: no picture can be stored")
 
 
+ENGINE_PAGE: Final = "see docs/comfyui.md"
+
+
 async def engines(config: Config) -> list[Finding]:
     """Ask each engine how it is; the sketch engine draws, so that its fonts are tried too."""
     found: list[Finding] = []
     for name, engine in (await app.build_engines(config, SystemClock(), "doctor")).items():
         try:
             found.append(await _engine(name, engine))
+            warnings = (await engine.health()).warnings
         finally:
             await engine.close()
+        found += [Finding.warn(f"engine {name}", what, ENGINE_PAGE) for what in warnings]
     if not found:
         found.append(
             Finding.fail("engines", "none is configured", "MMG_SKETCH=fallback is the simplest")

@@ -175,10 +175,14 @@ Report = Callable[[Step], None]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the engine can take a job now; `detail` says why not, or what it is."""
+    """Whether the engine can take a job now; `detail` says why not, or what it is.
+
+    `warnings` are things a person should mend although jobs can run.
+    """
 
     state: Literal["up", "starting", "down"]
     detail: str
+    warnings: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

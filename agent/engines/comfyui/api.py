@@ -24,7 +24,15 @@ _T = TypeVar("_T")
 
 
 class ServerAwayError(Exception):
-    """The server did not answer in time, or not at all; the text says how."""
+    """The server did not answer in time, or not at all; the text says how.
+
+    `reached` is False where nobody listens: then nothing of ours can be there either.
+    """
+
+    def __init__(self, how: str, *, reached: bool = True) -> None:
+        """Keep whether anything was there to take the call."""
+        super().__init__(how)
+        self.reached = reached
 
 
 class AnswerError(Exception):
@@ -61,6 +69,26 @@ class Stats(msgspec.Struct, frozen=True):
     def version(self) -> tuple[int, ...]:
         """The version as numbers."""
         return tuple(int(part) for part in re.findall(r"\d+", self.system.comfyui_version)[:3])
+
+    @property
+    def vram_free(self) -> int:
+        """Free memory of the first device, in bytes."""
+        return self.devices[0].vram_free if self.devices else 0
+
+    @property
+    def is_mostly_free(self) -> bool:
+        """Whether the device holds next to nothing: a tenth of it for context and desktop."""
+        total = self.devices[0].vram_total if self.devices else 0
+        return self.vram_free >= 0.9 * total
+
+    @property
+    def listens_beyond_loopback(self) -> bool:
+        """Whether it was started to be reached from other hosts: it has no login at all [21]."""
+        argv = self.system.argv
+        for flag, value in zip(argv, (*argv[1:], ""), strict=False):
+            if flag == "--listen":
+                return not value.startswith(("127.", "::1", "localhost"))
+        return False
 
     @property
     def on_cpu(self) -> bool:
@@ -218,7 +246,7 @@ class Api:
                     data += chunk
                 return data
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ServerAwayError(_how(error)) from error
+            raise _away(error) from error
 
     async def upload(self, name: str, data: bytes, subfolder: str) -> str:
         """Upload an input picture; returns the name to use, which the server chooses [20]."""
@@ -279,7 +307,7 @@ class Api:
                     raise AnswerError(answer.status, text.decode(errors="replace"))
                 return text
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ServerAwayError(_how(error)) from error
+            raise _away(error) from error
 
 
 def _queued(item: Any, *, running: bool) -> Queued:
@@ -307,6 +335,11 @@ def _object(text: str) -> dict[str, Any]:
 
 def _as_object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _away(error: Exception) -> ServerAwayError:
+    refused = isinstance(error, aiohttp.ClientConnectorError)
+    return ServerAwayError(_how(error), reached=not refused)
 
 
 def _how(error: Exception) -> str:

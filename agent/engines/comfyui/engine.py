@@ -15,7 +15,7 @@ import structlog
 
 from agent.clock import Clock
 from agent.core import catalog, workflow
-from agent.core.faults import EngineDownFault, Fault, InternalFault
+from agent.core.faults import EngineDownFault, Fault, InternalFault, OutOfMemoryFault
 from agent.core.picture import Picture
 from agent.core.routing import EngineFacts
 from agent.core.workflow import Workflow
@@ -31,12 +31,13 @@ STEP_TIMEOUT_S: Final = 120.0
 log = structlog.get_logger()
 
 
-def prompt_id(agent: str, request_id: str, attempt: int) -> str:
+def prompt_id(agent: str, request_id: str, attempt: int, *, again: bool = False) -> str:
     """Return the id of an attempt's prompt: known before the POST, and to who takes over.
 
     Canonical lower case, because newer servers refuse any other form.
     """
-    return str(uuid5(NAMESPACE_URL, f"mmg:{agent}/{request_id}/{attempt}"))
+    name = f"mmg:{agent}/{request_id}/{attempt}{'/again' if again else ''}"
+    return str(uuid5(NAMESPACE_URL, name))
 
 
 _Pictures = dict[FileRef, Picture]
@@ -123,7 +124,7 @@ class ComfyEngine:
             record = await self._adopt(job, run, report)
             early: _Pictures = {}
             if record is None:
-                record = await self._draw(job, server, run, report, early)
+                record = await self._draw_with_room(job, server, run, report, early)
             files = record.files(chosen.manifest.output)
             pictures = tuple([early.get(file) or await self._fetch(server, file) for file in files])
         except EngineDownFault:
@@ -146,8 +147,10 @@ class ComfyEngine:
     async def forget(self, job: EngineJob) -> None:
         """Remove what the server still holds of an attempt; never raises."""
         server = self._servers.get(job.server or "") or next(iter(self._servers.values()))
-        for attempt in (job.attempt, *(number for number, _ in job.earlier)):
-            name = prompt_id(job.agent, job.request_id, attempt)
+        numbers = (job.attempt, *(number for number, _ in job.earlier))
+        names = [prompt_id(job.agent, job.request_id, number) for number in numbers]
+        names.append(prompt_id(job.agent, job.request_id, job.attempt, again=True))
+        for name in names:
             try:
                 record = await server.api.record(name)
                 if record is None:
@@ -189,7 +192,10 @@ class ComfyEngine:
             state = "up"
         elif "starting" in states:
             state = "starting"
-        return Health(state=state, detail="; ".join(words))
+        warnings = tuple(
+            f"{server.url} {what}" for server in self._servers.values() for what in server.warnings
+        )
+        return Health(state=state, detail="; ".join(words), warnings=warnings)
 
     def price_usd(self, _job: EngineJob) -> float:
         """Cost nothing: the card is ours."""
@@ -208,16 +214,36 @@ class ComfyEngine:
             return workflow.choose(job.options, self._workflows, problems).workflow
         return self._workflows[job.workflow]
 
-    async def _draw(
+    async def _draw_with_room(
         self, job: EngineJob, server: Server, run: Run, report: Report, early: _Pictures
+    ) -> Record:
+        """Draw; if the card runs out of memory, make room and draw once more. Raises: Fault."""
+        try:
+            return await self._draw(job, server, run, report, early)
+        except OutOfMemoryFault as fault:
+            log.warning("comfyui.out_of_memory", server=server.url, reason=fault.message)
+            if not await server.make_room():
+                raise
+            return await self._draw(job, server, run, report, early, again=True)
+
+    async def _draw(
+        self,
+        job: EngineJob,
+        server: Server,
+        run: Run,
+        report: Report,
+        early: _Pictures,
+        *,
+        again: bool = False,
     ) -> Record:
         """Post the job's prompt and follow it to its end; `early` takes pictures as they come.
 
-        Raises: Fault.
+        `again` posts under another id: the server would keep only one record of the same. Raises:
+        Fault.
         """
         chosen = self._workflow(job)
         graph = await self._graph(job, server, chosen)
-        name = prompt_id(job.agent, job.request_id, job.attempt)
+        name = prompt_id(job.agent, job.request_id, job.attempt, again=again)
         extra = {
             "worker": self._worker,
             "agent": job.agent,

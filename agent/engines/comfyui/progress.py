@@ -136,6 +136,8 @@ class Progress:
     def _finish(self, node: str) -> None:
         if node in self._weights:
             self._done[node] = self._weights[node]
+        if node in self._samplers:
+            self._samplers[node] = (self._samplers[node][1],) * 2
 
     def _eta_s(self, now_s: float) -> float | None:
         """Return the seconds left, from the measured step and what followed the last time."""

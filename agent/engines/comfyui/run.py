@@ -99,6 +99,8 @@ class Run:
                 answer = await self._api.post(body)
             except (ServerAwayError, AnswerError) as error:
                 reason = str(error)
+                if isinstance(error, ServerAwayError) and not error.reached:
+                    break
                 log.info("comfyui.post_in_doubt", prompt_id=prompt_id, reason=reason)
                 if await self._is_known(prompt_id):
                     return
@@ -116,9 +118,19 @@ class Run:
     ) -> Record:
         """Follow the prompt to its end and return its record; only a success is returned.
 
-        Raises: CancelledFault, HangFault, PromptLostFault, EngineDownFault, and what the record
-        of a failure says.
+        A cancelled task ends the prompt first, also one that was adopted. Raises: CancelledFault,
+        HangFault, PromptLostFault, EngineDownFault, and what the record of a failure says.
         """
+        try:
+            return await self._follow(prompt_id, inbox, graph, report, tempo)
+        except asyncio.CancelledError:
+            await self._end(prompt_id)  # What it occupied is free before the cancellation leaves.
+            raise
+
+    async def _follow(
+        self, prompt_id: str, inbox: Inbox, graph: Graph, report: Report, tempo: Tempo
+    ) -> Record:
+        """Listen and look until there is a verdict. Raises: as `verdict`."""
         progress = Progress(graph, tempo)
         self._inbox = inbox
         self._heard_s = self._clock.monotonic_s()
@@ -248,6 +260,8 @@ class Run:
                 if await self._look(prompt_id, over=False) != "nowhere":
                     return True
             except (ServerAwayError, AnswerError) as error:
+                if isinstance(error, ServerAwayError) and not error.reached:
+                    return False  # It died, and with it what it may have had [17].
                 self._judge_away(error)
                 await asyncio.sleep(AWAY_AGAIN_S)
                 continue

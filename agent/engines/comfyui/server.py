@@ -4,6 +4,7 @@ Looks every 30 s while it is up and every 2 s while it is not. It must not run p
 """
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
@@ -19,6 +20,8 @@ from agent.engines.comfyui.socket import Socket
 
 PING_S: Final = 30.0
 PING_DOWN_S: Final = 2.0
+FREE_MAX_S: Final = 10.0
+FREE_LOOK_S: Final = 0.1
 
 log = structlog.get_logger()
 
@@ -56,6 +59,16 @@ class Server:
         """How long it has been in this state, in seconds."""
         return self._clock.monotonic_s() - self._since_s
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should mend although it works."""
+        found = [f"cannot run {name}: {why[0]}" for name, why in self.problems.items() if why]
+        if self.stats is not None and self.stats.listens_beyond_loopback:
+            found.append("can be reached from other hosts and has no login: start it on 127.0.0.1")
+        if self.stats is not None and self.stats.on_cpu and shutil.which("nvidia-smi"):
+            found.append("computes on the CPU although this host has a card")
+        return tuple(found)
+
     async def open(self) -> None:
         """Make the session; the server need not be there."""
         await self.api.open()
@@ -69,6 +82,25 @@ class Server:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.socket.run(), name=f"socket {self.url}")
             group.create_task(self._ping(), name=f"ping {self.url}")
+
+    async def make_room(self) -> bool:
+        """Ask the server to drop its models, and wait until its memory shows it.
+
+        The answer to /free proves nothing [15]: free memory has to rise, or to be there already.
+        False if that is not seen within 10 s.
+        """
+        try:
+            before = (await self.api.stats()).vram_free
+            await self.api.free()
+            async with asyncio.timeout(FREE_MAX_S):
+                while (now := await self.api.stats()).vram_free <= before:
+                    if now.is_mostly_free:
+                        return True
+                    await asyncio.sleep(FREE_LOOK_S)
+        except (ServerAwayError, AnswerError, TimeoutError) as error:
+            log.warning("comfyui.no_room", server=self.url, reason=str(error) or "not freed")
+            return False
+        return True
 
     def suspect(self) -> None:
         """Look at once: a job met something that a healthy server does not do."""
