@@ -62,7 +62,7 @@ from agent.telling import PERCENT_DRAWN, Telling
 from agent.tools import Slot, Tools
 from contracts import codec
 from contracts.errors import ErrorBody
-from contracts.events import LinkHead, Output, Retrying, Started, kind_of
+from contracts.events import LinkHead, Retrying, Started, kind_of
 
 IMAGE_PATH: Final = "$.options.image"
 
@@ -173,10 +173,8 @@ class Job:
                 await self._settle(how, reason)
             case FreeSlot():
                 self._slot.free()
-            case Discard(outputs=outputs):
-                await self._tools.assets.discard(outputs)
-            case Polish(outputs=outputs, attempt=attempt):
-                await self._polish(outputs, attempt)
+            case Discard() | Polish():
+                await self._tidy_up(command)
             case HandBack():
                 self.handed_back = True  # `agent.dispatch` gives them back in their order.
             case FindRequest():
@@ -318,11 +316,19 @@ class Job:
         except Fault as fault:
             return Faulted(fault, self._telling.percent)
 
-    async def _polish(self, outputs: tuple[Output, ...], attempt: int) -> None:
-        assets = self._tools.assets
-        if attempt > 1:
-            await assets.remove_other_attempts(self.stored.who, self.stored.stored_at, outputs)
-        await assets.thumbnails(outputs)
+    async def _tidy_up(self, command: Discard | Polish) -> None:
+        """Remove files that lost, or earlier ones of the winner; what stays is for the prune."""
+        assets, stored = self._tools.assets, self.stored
+        try:
+            match command:
+                case Discard(outputs=outputs):
+                    await assets.discard(outputs)
+                case Polish(outputs=outputs, attempt=attempt):
+                    if attempt > 1:
+                        await assets.remove_other_attempts(stored.who, stored.stored_at, outputs)
+                    await assets.thumbnails(outputs)
+        except Fault as fault:
+            log.warning("job.not_tidied", reason=fault.message, at=fault.detail)
 
     async def _wait(self, due: datetime, *, beating: bool) -> Event:
         """Wait for a time of day. Rule 2: only the writer of the head sends heartbeats."""

@@ -70,7 +70,8 @@ class Story:
     """The steps of one job.
 
     `ended` tells where it stands: the kind of the chain's end if this job wrote it, else
-    `settled`, `released`, `superseded` or `lapsed`. `closed`: the chain is known to have ended.
+    `settled`, `released`, `superseded` or `lapsed`. `closed`: the chain is known to have ended;
+    `mine`: the link at `place` is this job's own.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Story:
         self.facts = facts
         self.now = now
         self.place: Place = EMPTY
+        self.mine = False
         self.percent = 0
         self.history = History()
         self.earlier: tuple[Started, ...] = ()
@@ -169,6 +171,7 @@ class Story:
             return (yield from self._end(self._pen().failed(error, self.history, dead=spent)))
         slot = yield from self._ask(TakeSlot(candidate.slot))
         if isinstance(slot, Interrupted):
+            yield from self._stop_waiting(slot)
             return None
         place = slot.place if isinstance(slot, Done) else None
         link = self._pen().started(candidate, place)
@@ -177,9 +180,17 @@ class Story:
             return outcome
         if not isinstance(outcome, Stored):
             return None
-        self.place = place_after(outcome.seq, link)
+        self.place, self.mine = place_after(outcome.seq, link), True
         self.percent = 0
         return link
+
+    def _stop_waiting(self, event: Interrupted) -> Steps:
+        """Give back a request that waits for a slot: rule 2 says who may."""
+        if event.why == "stop" and self.place.n == 0:
+            self.ended = "released"
+            yield from self._ask(HandBack())
+        elif event.why == "stop" and self.mine:
+            yield from self._interrupted(event)
 
     def _candidate(self, last: str | None, remedy: Remedy = Remedy.RETRY) -> Candidate | Fault:
         """Choose an engine that has tries left, or the fault that says why there is none.

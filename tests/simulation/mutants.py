@@ -230,8 +230,8 @@ MUTANTS: Final = (
     Mutant(
         "released without hand back",
         STORY,
-        "            yield from self._ask(HandBack())\n",
-        "",
+        "            yield from self._ask(HandBack())\n        else:\n",
+        "            pass\n        else:\n",
         ("stop",),
     ),
     Mutant("hand back without released", STORY, _RELEASED, "outcome = Stored(0)", ("stop",)),
