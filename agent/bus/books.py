@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -26,7 +26,7 @@ PAUSE_FIRST_S: Final = 0.001
 PAUSE_MAX_S: Final = 0.05
 
 T = TypeVar("T", bound=msgspec.Struct)
-R = TypeVar("R", bound=msgspec.Struct)
+R = TypeVar("R", Refusal, Open)
 
 
 class BooksError(BusError):
@@ -106,7 +106,7 @@ async def ended(bus: Bus, engine: str, job: str) -> None:
 
 
 async def _change(bus: Bus, key: str, first: T, step: Callable[[T], T | R]) -> R | None:
-    """Apply a pure step to a key; what is not a new state is returned and nothing is written.
+    """Apply a pure step to a key; a refusal is returned and nothing is written.
 
     Raises: BusError without an answer (the step may be applied), BooksError when others were
     first too often or the value is not ours.
@@ -115,14 +115,16 @@ async def _change(bus: Bus, key: str, first: T, step: Callable[[T], T | R]) -> R
     for _ in range(ROUNDS_MAX):
         found, revision = await _read(bus, key, first)
         new = step(found)
-        if not isinstance(new, type(first)):
-            return new
+        if isinstance(new, Refusal | Open):
+            return cast("R", new)
+        assert isinstance(new, type(first)), "a step gives a state or a refusal"
         if new == found:
             return None
         try:
             await state.write(bus, key, new, revision)
         except state.StaleRevisionError:
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+            spread = random.uniform(0.5, 1.5)  # noqa: S311 - jitter, no secret
+            await asyncio.sleep(pause_s * spread)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
             continue
         return None

@@ -13,6 +13,14 @@ with each key's name in the environment and in `.env`:
                run_timeout_s MMG_RUN_TIMEOUT_S
     [comfyui]  url MMG_COMFYUI_URL · output_dir MMG_COMFYUI_OUTPUT_DIR
                restart MMG_COMFYUI_RESTART · step_timeout_s MMG_STEP_TIMEOUT_S
+    [cloud]    mode MMG_CLOUD · enable_fallback ENABLE_CLOUD_FALLBACK · order MMG_CLOUD_ORDER
+               day_usd MMG_CLOUD_DAY_USD · request_usd MMG_CLOUD_REQUEST_USD
+               requester_usd MMG_CLOUD_REQUESTER_USD · timeout_s MMG_CLOUD_TIMEOUT_S
+               stability_key STABILITY_API_KEY · stability_url MMG_STABILITY_URL
+               stability_api MMG_STABILITY_API
+               stability_high_model MMG_STABILITY_HIGH_MODEL
+               openai_key OPENAI_API_KEY · openai_url MMG_OPENAI_URL
+               openai_model MMG_OPENAI_MODEL
     [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
                workflows_dir MMG_WORKFLOWS_DIR
     [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL
@@ -23,11 +31,12 @@ Nothing here connects, creates a folder or reads the environment behind the call
 """
 
 from agent.config.loading import Setting, describe, example_toml, load
-from agent.config.sections import Bus, ComfyUI, Config, Http, Logs, Storage, Worker
+from agent.config.sections import Bus, Cloud, ComfyUI, Config, Http, Logs, Storage, Worker
 from agent.config.values import ConfigError
 
 __all__ = [
     "Bus",
+    "Cloud",
     "ComfyUI",
     "Config",
     "ConfigError",

@@ -12,8 +12,19 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.config.sections import Bus, ComfyUI, Config, Http, Logs, Storage, Worker, http_url
-from agent.config.settings import ROWS, SECTIONS, Row
+from agent.config.row import Row
+from agent.config.sections import (
+    Bus,
+    Cloud,
+    ComfyUI,
+    Config,
+    Http,
+    Logs,
+    Storage,
+    Worker,
+    http_url,
+)
+from agent.config.settings import ROWS, SECTIONS
 from agent.config.sources import Found, Text, collect
 from agent.config.values import HIDDEN, ConfigError, Parser, folder, mask, mask_all
 
@@ -84,12 +95,17 @@ def _contradictions(values: Values, texts: Mapping[str, Text]) -> list[str]:
         faults.append(("MMG_ACK_WAIT_S", reason))
     if worker["sketch"] == "off" and "sketch" in (worker["engines"] or ()):
         faults.append(("MMG_SKETCH", "contradicts MMG_ENGINES, which names sketch"))
+    cloud = values["cloud"]
+    named = (cloud["mode"], cloud["enable_fallback"])
+    if None not in named and (named[0] == "off") is named[1]:
+        faults.append(("ENABLE_CLOUD_FALLBACK", f"contradicts MMG_CLOUD, which is {named[0]}"))
     rows = {row.name: row for row in ROWS}
     return [_fault(rows[name], texts[name], reason) for name, reason in faults]
 
 
 def _config(values: Values, found: Found) -> Config:
-    http, storage = values["http"], values["storage"]
+    http, storage, cloud = values["http"], values["storage"], values["cloud"]
+    cloud["mode"] = cloud["mode"] or ("off" if cloud["enable_fallback"] is False else "fallback")
     http["public_url"] = http["public_url"] or http_url(http["host"], http["port"])
     storage["workflows_dir"] = storage["workflows_dir"] or BUILT_IN_WORKFLOWS
     return Config(
@@ -97,6 +113,7 @@ def _config(values: Values, found: Found) -> Config:
         http=Http(**http),
         worker=Worker(**values["worker"]),
         comfyui=ComfyUI(**values["comfyui"]),
+        cloud=Cloud(**cloud),
         storage=Storage(**storage),
         logs=Logs(**values["logs"]),
         warnings=tuple(found.warnings),
@@ -129,6 +146,8 @@ def _shown(row: Row, value: object) -> str:
             text = ",".join(str(item) for item in value)
         case dict():
             text = ",".join(f"{kind}:{count}" for kind, count in value.items())
+        case bool():
+            text = "yes" if value else "no"
         case float():
             text = f"{value:.15g}"
         case _:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from agent.config.values import mask
+from agent.config.values import HIDDEN, mask
 
 NATS_PORT: Final = 4222
 COMFYUI_URL: Final = "http://127.0.0.1:8188"
@@ -79,6 +79,36 @@ class ComfyUI(msgspec.Struct, frozen=True, kw_only=True):
         return self.url or (COMFYUI_URL,)
 
 
+class Cloud(msgspec.Struct, frozen=True, kw_only=True):
+    """Which clouds draw, with whose key, and what they may cost. Units: US dollars, seconds.
+
+    A key that is None was not given. `enable_fallback` is the other name of `mode`, which already
+    counts it.
+    """
+
+    mode: Literal["off", "fallback", "on"]
+    enable_fallback: bool | None
+    order: tuple[str, ...]
+    day_usd: float
+    request_usd: float
+    requester_usd: float
+    timeout_s: float
+    stability_key: str | None
+    stability_url: str
+    stability_api: Literal["v2beta", "v1"]
+    stability_high_model: str
+    openai_key: str | None
+    openai_url: str
+    openai_model: str
+
+    def __repr__(self) -> str:
+        """Hide the keys."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name in ("stability_key", "openai_key"):
+            fields[name] = HIDDEN if fields[name] else None
+        return f"Cloud({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+
+
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
     """Folders, all absolute; they need not exist."""
 
@@ -106,6 +136,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http: Http
     worker: Worker
     comfyui: ComfyUI
+    cloud: Cloud
     storage: Storage
     logs: Logs
     warnings: tuple[str, ...]

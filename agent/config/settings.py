@@ -3,37 +3,16 @@
 To add a setting: a row here and a field of the same name in `agent.config.sections`.
 """
 
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from agent.config import values
-from agent.config.values import Parser
+from agent.config.clouds import CLOUD
+from agent.config.row import Row
 
 KNOWN_ENGINES: Final = ("comfyui", "sketch")
 CONFIG_NAME: Final = "MMG_CONFIG"
 PREFIX: Final = "MMG_"
 FILE_SUFFIX: Final = "_FILE"
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting. `default` is text as a person would write it; None: not set, see `unset`.
-
-    A row without a parser is a path: what it means depends on the directory of the process.
-    `hide` is what of it is never shown; where it is not "nothing", it may hold a secret, and
-    `<NAME>_FILE` may name a file with the value.
-    """
-
-    name: str
-    section: str
-    key: str
-    default: str | None
-    unset: str = ""
-    parse: Parser | None
-    allowed: str
-    help: str
-    hide: Literal["nothing", "user", "all"] = "nothing"
-
 
 _BUS: Final = (
     Row(
@@ -286,6 +265,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *_HTTP,
     *_WORKER,
     *_COMFYUI,
+    *CLOUD,
     *_STORAGE,
     *_LOGS,
 )

@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from agent.config.settings import CONFIG_NAME, FILE_SUFFIX, PREFIX, ROWS, SECTIONS, Row
+from agent.config.row import Row
+from agent.config.settings import CONFIG_NAME, FILE_SUFFIX, PREFIX, ROWS, SECTIONS
 
 FILE_SIZE_MAX_BYTES: Final = 1024**2
 ENVIRONMENT: Final = "environment"

@@ -21,6 +21,8 @@ BOOLEANS: Final[Mapping[str, bool]] = {
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECRET: Final = re.compile(r"[!-~]{8,512}")
+_MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _ANY_USER: Final = re.compile(r"^(.*?://)?.*@", re.DOTALL)
 _USER: Final = re.compile(r"(^|://|,)(?:(?!://)[^,])*@")
@@ -62,6 +64,25 @@ def whole(low: int, high: int) -> Parser:
 def seconds(low: float, high: float) -> Parser:
     """Return a parser of durations from `low` to `high` seconds."""
     return lambda text: _within(_number(text), low, high)
+
+
+def dollars(low: float, high: float) -> Parser:
+    """Return a parser of amounts from `low` to `high` US dollars."""
+    return seconds(low, high)
+
+
+def secret(text: str) -> str:
+    """Parse a key: one word that fits into a header."""
+    if not _SECRET.fullmatch(text):
+        raise ValueError("no key looks like this")
+    return text
+
+
+def model(text: str) -> str:
+    """Parse the name of a provider's model."""
+    if not _MODEL.fullmatch(text):
+        raise ValueError("not such a name")
+    return text
 
 
 def _number(text: str) -> float:
@@ -177,6 +198,18 @@ def web_url(text: str) -> str:
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("only scheme, host, port and path may be there")
     return text.rstrip("/")
+
+
+def key_url(text: str) -> str:
+    """Parse the address of a server that is sent a key: never unencrypted over a network."""
+    url = web_url(text)
+    parts = urlsplit(url)
+    if parts.scheme == "http":
+        try:
+            loopback(parts.hostname or "")
+        except ValueError as error:
+            raise ValueError("the key would travel unencrypted; write https://") from error
+    return url
 
 
 def web_urls(text: str) -> tuple[str, ...]:

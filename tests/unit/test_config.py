@@ -37,6 +37,20 @@ BAD = {
     "MMG_COMFYUI_OUTPUT_DIR": "\0",
     "MMG_COMFYUI_RESTART": 'restart "it',
     "MMG_STEP_TIMEOUT_S": "0",
+    "MMG_CLOUD": "perhaps",
+    "ENABLE_CLOUD_FALLBACK": "perhaps",
+    "MMG_CLOUD_ORDER": "openai,openai",
+    "MMG_CLOUD_DAY_USD": "-1",
+    "MMG_CLOUD_REQUEST_USD": "one",
+    "MMG_CLOUD_REQUESTER_USD": "100001",
+    "MMG_CLOUD_TIMEOUT_S": "299",
+    "STABILITY_API_KEY": "two words",
+    "MMG_STABILITY_URL": "http://proxy.example",
+    "MMG_STABILITY_API": "v3",
+    "MMG_STABILITY_HIGH_MODEL": "sdxl",
+    "OPENAI_API_KEY": "short",
+    "MMG_OPENAI_URL": "api.openai.com",
+    "MMG_OPENAI_MODEL": "gpt image",
     "MMG_DATA_DIR": "a\0b",
     "MMG_ASSETS_DIR": "~/images",
     "MMG_WORKFLOWS_DIR": "\0",
@@ -118,7 +132,8 @@ def test_all_faults_are_reported_together_each_with_value_place_and_what_is_allo
     found = faults(BAD, tmp_path)
     assert [line.split()[0] for line in found] == [row.name for row in ROWS]
     for line, row in zip(found, ROWS, strict=True):
-        assert repr(BAD[row.name]) in line
+        assert ("[hidden]" if row.hide == "all" else repr(BAD[row.name])) in line
+        assert row.hide != "all" or BAD[row.name] not in line
         assert "(environment): " in line
         assert line.endswith(f"; allowed: {row.allowed}")
 
@@ -202,11 +217,11 @@ def test_a_named_file_that_is_missing_is_a_fault_and_a_folder_too(tmp_path):
 
 
 def test_unknown_names_of_ours_are_warnings_and_others_are_not_ours(tmp_path):
-    (tmp_path / ".env").write_text("MMG_CLOUD=on\nCOMPOSE_PROFILES=x\n")
-    loaded = load({"MMG_HTTP_PROT": "1", "OPENAI_API_KEY": "x"}, tmp_path)
+    (tmp_path / ".env").write_text("MMG_CLOAK=on\nCOMPOSE_PROFILES=x\n")
+    loaded = load({"MMG_HTTP_PROT": "1", "OTHER_API_KEY": "x"}, tmp_path)
     assert len(loaded.warnings) == 2
     assert loaded.warnings[0].endswith("did you mean MMG_HTTP_PORT?")
-    assert loaded.warnings[1].startswith("MMG_CLOUD (.env): no setting")
+    assert loaded.warnings[1].startswith("MMG_CLOAK (.env): no setting")
 
 
 def test_dotenv_takes_quotes_comments_and_export(tmp_path):
