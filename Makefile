@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test mutants protocol chaos check format samples schemas lock clean
+.PHONY: help demo up test mutants protocol chaos live check format samples schemas lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,11 @@ protocol: $(READY) ## the protocol searched exhaustively, the large worlds too (
 chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TRIALS, SEED, CLUSTER=3
 	@$(BIN)/python -m tests.chaos --trials $${TRIALS:-10} --seed $${SEED:-1} --cluster $${CLUSTER:-1}
 	@$(BIN)/python -m tests.chaos --report
+
+# The same suite runs on the double with every `make test`; this is the proof that both agree.
+live: $(READY) ## the engine tests on a real ComfyUI at MMG_COMFYUI_URL (minutes on a CPU)
+	@MMG_COMFYUI_LIVE="$${MMG_COMFYUI_URL:-http://127.0.0.1:8188}" \
+	  $(BIN)/pytest -q --timeout 600 tests/conformance
 
 check: $(READY) ## format, lint, types, spelling, then all tests: what .ci/run calls
 	@echo "check: format"

@@ -159,6 +159,9 @@ async def build_engines(config: Config, clock: Clock, worker: str) -> dict[str, 
         comfy = await _comfyui(config, clock, worker, certain=wanted is not None)
         if comfy is not None:
             engines.append(comfy)
+    cloud = config.cloud
+    if cloud.mode != "off" and (cloud.stability_key or cloud.openai_key):
+        log.warning("clouds.not_used", reason="a key is set, but this build draws locally only")
     mode = config.worker.sketch or ("fallback" if wanted else "off" if engines else "only")
     if mode != "off" and (wanted is None or "sketch" in wanted):
         threads = max(1, config.worker.slots.get("cpu", 1))

@@ -201,8 +201,12 @@ class Dispatch:
         except msgspec.DecodeError:
             return
         for job in jobs:
-            if job.is_overtaken(head):
-                log.info("dispatch.overtaken", request=str(who), by=head.kind)
+            if not job.is_overtaken(head):
+                continue
+            log.info("dispatch.overtaken", request=str(who), by=head.kind)
+            if job.handed_back:
+                self._forget((job.stored.who, job.stored.seq))  # No longer ours to give back.
+            else:
                 await job.interrupt("overtaken", f"{head.kind} by somebody else")
 
     async def _take(self, group: asyncio.TaskGroup, *, once: bool) -> None:
@@ -261,7 +265,7 @@ class Dispatch:
             self._forget(key)
 
     def _forget(self, key: tuple[Identity, int]) -> None:
-        del self._jobs[key]
+        self._jobs.pop(key, None)
         if not self._jobs:
             self._idle.set()
         self._lanes.wake()
@@ -284,9 +288,11 @@ class Dispatch:
             for job in tuple(self._jobs.values()):
                 await job.interrupt("stop", f"worker {self._tools.worker} stops")
             await self._wait_done()
-        for key, job in sorted(self._jobs.items(), key=lambda item: item[0][1]):
-            await self._hand_back(job)
-            self._forget(key)
+        for key in sorted(self._jobs, key=lambda key: key[1]):
+            held = self._jobs.get(key)
+            if held is not None:  # It may be overtaken while others are given back.
+                await self._hand_back(held)
+                self._forget(key)
 
     async def _wait_idle(self, timeout_s: float) -> bool:
         try:

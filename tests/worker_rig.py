@@ -10,7 +10,7 @@ from uuid import uuid4
 from agent.assets import AssetStore
 from agent.bus import lanes
 from agent.bus.cancel import serve_cancels
-from agent.bus.connection import connect
+from agent.bus.connection import Bus, connect
 from agent.clock import OffsetClock, SystemClock
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedServer
@@ -19,6 +19,23 @@ from agent.styles import load_styles
 from agent.tools import Tools
 from tests.doubles.engine import ScriptedEngine
 from tests.rig import ROOT
+
+
+async def tools_for(
+    bus: Bus, folder: Path, name: str, engines: tuple[ScriptedEngine, ...], **settings: Any
+) -> Tools:
+    """Put together what a worker's jobs share, with its assets in `folder`."""
+    return Tools(
+        bus=bus,
+        assets=AssetStore(folder / "generated-assets", "http://127.0.0.1:1", name),
+        engines={engine.name: engine for engine in engines},
+        book=load_styles(ROOT / "workflows"),
+        clock=OffsetClock(SystemClock()),
+        new_nonce=uuid4,
+        worker=name,
+        ack_wait_s=await lanes.ack_wait_s(bus),
+        **settings,
+    )
 
 
 @asynccontextmanager
@@ -33,21 +50,9 @@ async def worker_with(
 ) -> AsyncIterator[Dispatch]:
     """Run a worker with these engines; it drains when the block ends."""
     async with await connect([server.url], name, role="worker") as bus:
-        clock = OffsetClock(SystemClock())
-        assets = AssetStore(folder / "generated-assets", "http://127.0.0.1:1", name)
-        tools = Tools(
-            bus=bus,
-            assets=assets,
-            engines={engine.name: engine for engine in engines},
-            book=load_styles(ROOT / "workflows"),
-            clock=clock,
-            new_nonce=uuid4,
-            worker=name,
-            ack_wait_s=await lanes.ack_wait_s(bus),
-            **settings,
-        )
+        tools = await tools_for(bus, folder, name, engines, **settings)
         dispatch = Dispatch(tools, Readiness(tools), {"cpu": slots}, drain_s)
-        answers = await serve_cancels(bus, name, clock)
+        answers = await serve_cancels(bus, name, tools.clock)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(dispatch.run(), name=f"worker {name}")

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import nats.errors
@@ -17,51 +17,19 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from agent.bus.errors import ApiError, BusError, NoAnswer, NoResponders
+
+__all__ = ["ApiError", "Bus", "BusError", "NoAnswer", "NoResponders", "PubAck", "connect"]
+
 CALL_TIMEOUT_S: Final = 5.0
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_MAX_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 2.0
 API_PREFIX: Final = "$JS.API"
-NOT_FOUND: Final = 404
-STALE_WRITER: Final = frozenset({10071, 10164})
-"""Wrong last sequence: 10071 on one replica, usually 10164 on a replicated stream."""
 
 log = structlog.get_logger()
 
 Callback = Callable[[Msg], Awaitable[None]]
-
-
-class BusError(Exception):
-    """The bus did not do what it was asked; the text says what and why."""
-
-
-class NoAnswer(BusError):
-    """Nobody answered in time: what was asked may or may not have happened."""
-
-
-class NoResponders(NoAnswer):
-    """Nobody listens there: it certainly did not happen."""
-
-
-class ApiError(BusError):
-    """The server refused; `err_code` is JetStream's number for the reason."""
-
-    def __init__(self, code: int, err_code: int, description: str) -> None:
-        """Keep the numbers apart from the sentence."""
-        super().__init__(f"{description} ({err_code or code})")
-        self.code = code
-        self.err_code = err_code
-        self.description = description
-
-    @property
-    def not_found(self) -> bool:
-        """Whether what was asked for does not exist."""
-        return self.code == NOT_FOUND
-
-    @property
-    def stale(self) -> bool:
-        """Whether a compare-and-set was refused because somebody else was first."""
-        return self.err_code in STALE_WRITER
 
 
 class _WireError(msgspec.Struct):
@@ -134,6 +102,8 @@ class Bus:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             reason = type(error).__name__
             raise NoAnswer(f"no answer on {subject} within {timeout_s} s ({reason})") from error
+        except asyncio.CancelledError as error:
+            raise _unless_ours(error, f"the question on {subject} was dropped") from error
         if _cancellations() > before:
             # nats-py 2.16.0 waits with wait_for: Python 3.11 then loses a cancellation that comes
             # together with the answer, and the task would go on for ever.
@@ -187,11 +157,10 @@ class Bus:
             raise NoAnswer(f"cannot publish on {subject}: {error}") from error
 
     async def respond(self, msg: Msg, data: bytes, headers: dict[str, str] | None = None) -> None:
-        """Answer a question, but only into an inbox.
+        """Answer a question, but only into an inbox; a refusal is logged, the asker is at fault.
 
-        The asker chooses the reply subject: without this check it could make us publish a link
-        or a request of somebody else. `_R_.` is what the server makes of a reply that crosses
-        accounts. A refusal is logged and not raised: the asker is at fault.
+        The asker chooses the reply subject: without this check it could make us publish a link of
+        somebody else. `_R_.` is what the server makes of a reply that crosses accounts.
         """
         if not msg.reply.startswith(("_INBOX", "_R_.")):
             log.warning("bus.reply_refused", subject=msg.subject, reply=msg.reply[:100])
@@ -220,6 +189,8 @@ class Bus:
             await self.nc.flush(timeout=int(timeout_s) or 1)
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise NoAnswer(f"the server did not answer a flush: {error}") from error
+        except asyncio.CancelledError as error:
+            raise _unless_ours(error, "the flush was dropped") from error
 
     async def close(self) -> None:
         """Flush what can be flushed and close; never raises."""
@@ -237,6 +208,8 @@ class Bus:
             await self.nc.close()
         except (nats.errors.Error, OSError) as error:
             log.warning("bus.close_failed", reason=str(error))
+        except asyncio.CancelledError as error:
+            log.warning("bus.close_failed", reason=str(_unless_ours(error, "dropped")))
 
 
 async def connect(
@@ -303,7 +276,7 @@ async def _reachable(urls: Sequence[str]) -> str | None:
 
 async def _probe(url: str) -> str | None:
     """Return None if the server's port accepts a connection, else the reason why not."""
-    parts = urlsplit(url if "//" in url else f"nats://{url}")
+    parts = _split(url)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
@@ -370,9 +343,24 @@ def _cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
+def _unless_ours(error: asyncio.CancelledError, reason: str) -> NoAnswer:
+    """Return what it means that a future was cancelled, unless it was our task: then raise that.
+
+    Let through, a future that nats-py drops with a connection would look like a stop.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling() > 0:
+        raise error
+    return NoAnswer(reason)
+
+
+def _split(url: str) -> SplitResult:
+    return urlsplit(url if "//" in url else f"nats://{url}")
+
+
 def _places(urls: Sequence[str]) -> str:
     """Name servers without user names or passwords."""
-    parts = [urlsplit(url if "//" in url else f"nats://{url}") for url in urls]
+    parts = [_split(url) for url in urls]
     return ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)
 
 

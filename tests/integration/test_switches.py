@@ -11,18 +11,18 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from agent.assets import AssetStore
 from agent.bus import control, overview
 from agent.bus.connection import Bus, connect
 from agent.bus.lanes import Lanes
 from agent.client import ContractError
 from agent.client import connect as connect_client
-from agent.clock import OffsetClock, SystemClock
 from agent.embedded import EmbeddedServer
 from agent.readiness import Readiness
 from contracts.events import Pause
+from tests.doubles.engine import ScriptedEngine
 from tests.integration.operator_rig import Shell, gateway_on, shell_on
 from tests.rig import Agent, until, worker
+from tests.worker_rig import tools_for
 
 NAME, OTHER = "switches-1", "switches-2"
 BODY = {"type": "image", "prompt": "a lighthouse"}
@@ -127,8 +127,7 @@ async def test_pause_with_an_end_ends_by_itself(server: EmbeddedServer, agent: A
 
 
 async def test_pause_of_a_worker_with_an_end_ends_by_the_clock_of_the_server(tmp_path: Path, bus):
-    clock = OffsetClock(SystemClock())
-    readiness = Readiness(bus, AssetStore(tmp_path, "http://mmg.test", NAME), clock, NAME)
+    readiness = Readiness(await tools_for(bus, tmp_path, NAME, (ScriptedEngine(),)))
     now = await overview.server_now(bus)
     for how_long, closed in ((timedelta(hours=1), True), (timedelta(seconds=-1), False)):
         pause = Pause(paused=True, by="me", reason="lunch", at=now, until=now + how_long)

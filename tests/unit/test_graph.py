@@ -111,7 +111,8 @@ def test_a_filled_graph_is_what_comfyui_takes():
 def test_the_output_can_go_to_the_temp_folder():
     workflow = SHIPPED["sdxl-text2img"]
     graph = fill(workflow, values(), preview=True)
-    assert graph["9"] == {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
+    assert graph["9"]["class_type"] == "PreviewImage"
+    assert graph["9"]["inputs"] == {"images": ["8", 0], "mmg": values().prefix}
     assert workflow.graph["9"]["class_type"] == "SaveImage"
 
 

@@ -72,7 +72,7 @@ async def drawn(engine, **changes):
 
 async def test_it_is_an_engine_that_costs_nothing_and_is_up(engine):
     whole: Engine = engine
-    assert (whole.name, whole.slot, whole.models) == ("sketch", "cpu", ("sketch",))
+    assert (whole.name, whole.slot, whole.facts.models) == ("sketch", "cpu", ("sketch",))
     assert whole.price_usd(job(count=10)) == 0
     assert (await whole.health()).state == "up"
 

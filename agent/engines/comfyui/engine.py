@@ -22,7 +22,7 @@ from agent.core.workflow import Workflow
 from agent.engines.comfyui.api import AnswerError, FileRef, Graph, Record, ServerAwayError
 from agent.engines.comfyui.graph import Values, fill, prefix, spelled
 from agent.engines.comfyui.png import SIGNATURE, without_text
-from agent.engines.comfyui.run import Run
+from agent.engines.comfyui.run import PromptLostFault, Run
 from agent.engines.comfyui.server import Server
 from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Report
 
@@ -328,33 +328,37 @@ class ComfyEngine:
         """Return the record of a lost worker's prompt, waiting for one that still runs."""
         for attempt, url in reversed(job.earlier):
             server = self._servers.get(url)
-            if server is None:
-                continue
-            name = prompt_id(job.agent, job.request_id, attempt)
-            try:
-                record = await server.api.record(name)
-                if record is None and all(
-                    item.prompt_id != name for item in await server.api.queue()
-                ):
+            for again in (True, False) if server is not None else ():
+                assert server is not None, "only known servers are asked"
+                name = prompt_id(job.agent, job.request_id, attempt, again=again)
+                try:
+                    record = await self._outcome(server, name, run, report)
+                except (ServerAwayError, AnswerError, Fault) as error:
+                    log.info("comfyui.not_adopted", prompt_id=name, reason=str(error))
                     continue
-                if record is None:
-                    with server.socket.inbox(name) as inbox:
-                        record = await run.verdict(name, inbox, {}, report, server.tempo)
-            except (ServerAwayError, AnswerError, Fault) as error:
-                log.info("comfyui.not_adopted", prompt_id=name, reason=str(error))
-                continue
-            if record.succeeded:
-                self.adopted += 1
-                log.info("comfyui.adopted", prompt_id=name, attempt=attempt)
-                return record
+                if record is not None and record.succeeded:
+                    self.adopted += 1
+                    log.info("comfyui.adopted", prompt_id=name, attempt=attempt)
+                    return record
         return None
+
+    async def _outcome(self, server: Server, name: str, run: Run, report: Report) -> Record | None:
+        """Return the record of a prompt that may be there, waiting while it is queued or runs.
+
+        Raises: ServerAwayError, AnswerError, Fault.
+        """
+        record = await server.api.record(name)
+        if record is not None or all(item.prompt_id != name for item in await server.api.queue()):
+            return record
+        with server.socket.inbox(name) as inbox:
+            return await run.verdict(name, inbox, {}, report, server.tempo)
 
     async def _fetch(self, server: Server, file: FileRef) -> Picture:
         """Download one picture; its bytes lose the text that holds the prompt. Raises: Fault."""
         try:
             data = without_text(await server.api.view(file))
         except (ServerAwayError, AnswerError) as error:
-            raise EngineDownFault(f"ComfyUI has made {file.filename} but {error}") from error
+            raise PromptLostFault(f"ComfyUI has made {file.filename} but {error}") from error
         if not data.startswith(SIGNATURE):
             raise InternalFault(f"ComfyUI sent {file.filename}, which is no PNG")
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))

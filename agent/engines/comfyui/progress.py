@@ -54,6 +54,7 @@ class Progress:
         self._done: dict[str, float] = {}
         self._tempo = tempo
         self._running: str | None = None
+        self._over = False
         self._samplers = {
             node: (0, int(weight / STEP_WEIGHT))
             for node, weight in self._weights.items()
@@ -78,10 +79,17 @@ class Progress:
             case "executed":
                 self._finish(str(frame.payload.get("node")))
             case "execution_success":
-                self._done = dict(self._weights)
+                return self.end()
             case _:
                 return False
         return True
+
+    def end(self) -> bool:
+        """All is done, which may be known from elsewhere than frames; tells whether it is news."""
+        news, self._over = not self._over, True
+        for node in self._weights:
+            self._finish(node)
+        return news
 
     @property
     def _steps(self) -> tuple[int, int]:
@@ -92,7 +100,8 @@ class Progress:
     def step(self, now_s: float, preview: bytes | None = None) -> Step:
         """Return where it stands; `step` of `steps` are the samplers', `fraction` is of all."""
         done, steps = self._steps
-        fraction = min(1.0, sum(self._done.values()) / self._total)
+        share = sum(self._done.values()) / self._total
+        fraction = 1.0 if self._over else min(1.0, share)
         return Step(
             step=done,
             steps=max(steps, 1),

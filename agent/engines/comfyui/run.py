@@ -25,7 +25,7 @@ from agent.engines.comfyui.api import (
 )
 from agent.engines.comfyui.progress import Progress, Tempo
 from agent.engines.comfyui.socket import Frame, Inbox, Socket
-from agent.engines.protocol import Report
+from agent.engines.protocol import Report, Step
 
 POSTS_MAX: Final = 3
 LOOK_EVERY_S: Final = 1.0
@@ -64,6 +64,7 @@ class Run:
         self._step_timeout_s = step_timeout_s
         self._stopping = False
         self._posted = False
+        self._told = Step(step=0, steps=0, message="")
         self._deaf_s = DEAF_S
         self._inbox: Inbox | None = None
         self._heard_s = 0.0
@@ -148,7 +149,10 @@ class Run:
                 continue
             if isinstance(found, Record):
                 self._learn(progress, tempo)
-                return self._judge(found)
+                record = self._judge(found)
+                if progress.end():  # Its last frame is late, or lost.
+                    self._tell(report, progress.step(self._clock.monotonic_s()))
+                return record
             missed = missed + 1 if found == "nowhere" else 0
             if missed >= LOST_LOOKS:
                 raise PromptLostFault(f"ComfyUI at {self._api.url} has lost the prompt")
@@ -164,7 +168,7 @@ class Run:
             moved = [frame for frame in frames if progress.on(frame, now_s)]
             if moved:
                 self._heard_s = now_s
-                report(progress.step(now_s, inbox.take_preview()))
+                self._tell(report, progress.step(now_s, inbox.take_preview()))
             for frame in frames:
                 if frame.kind == "executed":
                     self._tell_files(frame)
@@ -174,6 +178,13 @@ class Run:
                 inbox.fell = False
                 return False  # Something may have been missed: ask over HTTP.
         return False
+
+    def _tell(self, report: Report, step: Step) -> None:
+        """Report a step; a second prompt of the same job does not go back behind the first."""
+        done = max(step.step, self._told.step)
+        share = max(step.share, self._told.share)
+        self._told = msgspec.structs.replace(step, step=min(done, step.steps), fraction=share)
+        report(self._told)
 
     def _tell_files(self, frame: Frame) -> None:
         """Pass on files that are complete by now, so that they can be fetched at once [1]."""

@@ -1,0 +1,1 @@
+"""One suite for every engine: what the engine protocol promises, each engine keeps."""
