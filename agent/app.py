@@ -9,6 +9,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -63,32 +64,34 @@ async def run_worker(config: Config, *, once: bool = False) -> int:
 
     1: with `once`, the bus or its streams were not there. 3: the streams were deleted under it.
     """
-    async with AsyncExitStack() as stack:
-        try:
-            bus = await stack.enter_async_context(
-                await connect(
-                    config.bus.urls,
-                    "worker",
-                    role="worker",
-                    patience_s=ONCE_PATIENCE_S if once else None,
+    code = 0
+    stop = _Stop()
+    with stop.listening():
+        async with AsyncExitStack() as stack:
+            try:
+                patience_s = ONCE_PATIENCE_S if once else None
+                bus = await stack.enter_async_context(
+                    await connect(config.bus.urls, "worker", role="worker", patience_s=patience_s)
                 )
-            )
-            dispatch = await stack.enter_async_context(_worker(config, bus, wait=not once))
-        except BusError as error:
-            log.error("worker.cannot_start", reason=str(error))  # noqa: TRY400 - no traceback
-            return 1
-        with _signals(lambda: _ask_stop(dispatch, config.worker.drain_s)):
-            return await _run(dispatch, once=once)
+                dispatch = await stack.enter_async_context(_worker(config, bus, wait=not once))
+            except BusError as error:
+                log.error("worker.cannot_start", reason=str(error))  # noqa: TRY400 - no traceback
+                return 1
+            stop.ask = partial(_ask_stop, dispatch, config.worker.drain_s)
+            code = await _run(dispatch, once=once)
+    return code
 
 
 async def run_gateway(config: Config) -> int:
     """Run a gateway until a signal; return its exit code."""
     stopped = asyncio.Event()
-    with _signals(stopped.set):
+    stop = _Stop()
+    with stop.listening():
         async with (
             await connect(config.bus.urls, "gateway", role="gateway") as bus,
             _gateway(config, bus) as gateway,
         ):
+            stop.ask = stopped.set
             log.info("gateway.ready", url=f"http://{config.http.host}:{gateway.port}")
             await stopped.wait()
     return 0
@@ -96,10 +99,14 @@ async def run_gateway(config: Config) -> int:
 
 async def run_up(config: Config, tell: Callable[[Machine], None]) -> int:
     """Run server, worker and gateway until a signal; `tell` is called when all are ready."""
-    async with machine(config) as running:
-        tell(running)
-        with _signals(lambda: _ask_stop(running.dispatch, config.worker.drain_s)):
-            return await _run(running.dispatch)
+    code = 0
+    stop = _Stop()
+    with stop.listening():
+        async with machine(config) as running:
+            stop.ask = partial(_ask_stop, running.dispatch, config.worker.drain_s)
+            tell(running)
+            code = await _run(running.dispatch)
+    return code
 
 
 async def _run(dispatch: Dispatch, *, once: bool = False) -> int:
@@ -334,28 +341,44 @@ def _ask_stop(dispatch: Dispatch, drain_s: float) -> None:
     dispatch.stop()
 
 
-@contextmanager
-def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
-    """Call `on_stop` at the first SIGINT or SIGTERM, cancel the current task at the second."""
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    heard = 0
+class _Stop:
+    """What signals do to a process. `ask` is set once there is something to ask.
 
-    def hear() -> None:
-        nonlocal heard
-        heard += 1
-        if heard == 1:
-            on_stop()
-        elif task is not None:
-            task.cancel()
+    The first SIGINT or SIGTERM asks for an end in order; while the process still waits for its
+    bus, it ends the wait. The second one cancels whatever is under way.
+    """
 
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
-    for number in watched:
-        # Not loop.add_signal_handler: Windows has none.
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(hear))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def __init__(self) -> None:
+        """Nothing was heard yet."""
+        self.ask: Callable[[], None] | None = None
+        self._heard = 0
+        self._early = False
+        self._task = asyncio.current_task()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen while the block runs; a wait that was ended early ends the block in peace."""
+        loop = asyncio.get_running_loop()
+        watched = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in watched}
+        for number in watched:
+            # Not loop.add_signal_handler: Windows has none.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._hear))
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._early or self._heard > 1 or self._task is None:
+                raise
+            self._task.uncancel()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self) -> None:
+        self._heard += 1
+        if self._heard == 1 and self.ask is not None:
+            self.ask()
+            return
+        self._early = self._early or self._heard == 1
+        if self._task is not None:
+            self._task.cancel()

@@ -27,6 +27,8 @@ from contracts.events import Started, WorkerStatus
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
+INTERRUPT_S: Final = 10.0
+"""How long interrupted jobs get to write what became of them."""
 IDLE_LOOKS: Final = 2
 """How often the lanes must be found empty before `--once` calls them worked off."""
 
@@ -100,6 +102,7 @@ class Dispatch:
         self._drain_s = drain_s
         self._lanes = Lanes(tools.bus)
         self._jobs: dict[tuple[Identity, int], Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -254,7 +257,9 @@ class Dispatch:
         job = Job(self._tools, delivery, stored, slot)
         self._jobs[key] = job
         self._idle.clear()
-        group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
+        task = group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, key: tuple[Identity, int], job: Job, error: ErrorBody | None) -> None:
         try:
@@ -290,7 +295,8 @@ class Dispatch:
             await self._wait_done()
         for key in sorted(self._jobs, key=lambda key: key[1]):
             held = self._jobs.get(key)
-            if held is not None:  # It may be overtaken while others are given back.
+            # It may be overtaken while others are given back, or left undecided.
+            if held is not None and held.handed_back:
                 await self._hand_back(held)
                 self._forget(key)
 
@@ -303,9 +309,19 @@ class Dispatch:
         return True
 
     async def _wait_done(self) -> None:
-        """Wait until every job has ended or waits to be handed back."""
-        while any(not job.handed_back for job in self._jobs.values()):
-            await self._lanes.wait(0.05)
+        """Wait until every job has ended or waits to be handed back, but not for ever.
+
+        A job that still asks a server that is away is left as it is: nothing of it is settled,
+        and the redelivery decides.
+        """
+        try:
+            async with asyncio.timeout(INTERRUPT_S):
+                while any(not job.handed_back for job in self._jobs.values()):
+                    await self._lanes.wait(0.05)
+        except TimeoutError:
+            log.warning("dispatch.left_undecided", jobs=len(self._tasks))
+            for task in tuple(self._tasks):
+                task.cancel()
 
     async def _hand_back(self, job: Job) -> None:
         try:

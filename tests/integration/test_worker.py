@@ -7,10 +7,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.bus.connection import connect
 from agent.bus.provision import Plan, provision
 from agent.embedded import EmbeddedServer
-from tests.rig import Agent, agent_on, pictures, temporary, until, worker
+from tests.rig import Agent, agent_on, pictures, running, temporary, until, worker
 
 PRIORITIES = ("critical", "high", "medium", "low")
 LONG: dict[str, Any] = {"width": 2048, "height": 2048, "count": 10, "quality": "high"}
@@ -182,3 +184,27 @@ async def test_same_identity_again_never_makes_a_second_result(
         await process.says("already ended")
     assert await agent.chain("same") == chain
     assert [link["kind"] for link in await agent.chain("broken")] == ["failed"]
+
+
+@pytest.mark.parametrize("program", ["worker", "gateway"])
+async def test_stop_while_it_waits_for_its_server_is_a_stop_in_order(
+    tmp_path: Path, program: str
+) -> None:
+    async with running(tmp_path, program, MMG_NATS_URL="nats://127.0.0.1:1") as process:
+        await process.says("bus.unreachable")
+        process.terminate()
+        assert await process.exit_code(10) == 0, process.words
+        assert "Traceback" not in process.words
+
+
+async def test_worker_that_is_stopped_while_its_server_is_away_does_not_wait_for_it(
+    tmp_path: Path, server: EmbeddedServer, agent: Agent
+) -> None:
+    async with worker(tmp_path, server.url, MMG_DRAIN_S="0") as process:
+        await process.says("worker.ready")
+        await agent.image("r1", **LONG)
+        await until(lambda: starts(agent), "the start")
+        await server.stop()
+        process.terminate()
+        assert await process.exit_code(25) == 0, process.words
+        assert "dispatch.left_undecided" in process.words
