@@ -26,7 +26,7 @@ async def frozen(asked: Asked) -> Verdicts:
     """
     times = asked.times or 50
     async with lab(asked, "frozen") as here:
-        programs = {n: await here.worker(n, slow_s=1.0) for n in ("w1", "w2")}
+        programs = {n: await here.worker(n, slow_s=2.5) for n in ("w1", "w2")}
         await start(*programs.values())
         for number in range(times):
             orders = [here.order(count=2) for _ in range(4)]

@@ -9,6 +9,7 @@ from typing import Literal
 
 Direction = Literal["to_server", "to_client"]
 CHUNK = 16_384
+CLOSE_S = 5.0
 
 
 class _Wire:
@@ -39,6 +40,7 @@ class Proxy:
         }
         self._delay_s = 0.0
         self._cut_in_message = False
+        self._serving: set[asyncio.Task[None]] = set()
         self.heal()
 
     async def start(self) -> None:
@@ -51,7 +53,10 @@ class Proxy:
         assert self._server is not None, "started"
         self._server.close()
         self.heal()
-        self.cut()
+        for task in self._serving:
+            task.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=CLOSE_S)
         await self._server.wait_closed()
 
     def cut(self) -> None:
@@ -79,10 +84,19 @@ class Proxy:
             event.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a server runs this in a task"
+        self._serving.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._serving.discard(task)
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
-            writer.transport.abort()
             return
         wire = _Wire(writer, back)
         self._wires.add(wire)

@@ -62,11 +62,14 @@ async def test_a_request_is_drawn_by_comfyui_and_nothing_of_ours_is_left_there(
             (ended,) = said(process, "job.ended")
             assert (ended["ended"], ended["request"]) == ("completed", "L2-01.r1")
             await until(lambda: not ours(double), "an empty history")
+
+            def files() -> list[str]:
+                return [path.name for path in (folder / "output").rglob("*.png")]
+
+            await until(lambda: files() == ["x_00001_.png"], "no file there but theirs")
         assert len(pictures(tmp_path)) == 2
         assert dict(double.log.ended)[theirs] == "success"
         assert theirs in double.life.prompts.history, "what is theirs stays"
-        files = [path.name for path in (folder / "output").rglob("*.png")]
-        assert files == ["x_00001_.png"], "only theirs"
 
 
 async def test_a_comfyui_that_goes_is_named_and_a_request_waits_for_its_return(

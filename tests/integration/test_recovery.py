@@ -238,12 +238,12 @@ async def test_streams_deleted_under_a_worker_raise_an_alert_and_end_it(
         async with worker_with(server, tmp_path, ScriptedEngine()) as dispatch:
             await agent.nc.request("$JS.API.STREAM.DELETE.MMG_REQUESTS", b"")
             await until(lambda: dispatch.status().state == "closed", "the worker to close")
-            alert = await agent.nc.request(
-                "$JS.API.STREAM.MSG.GET.MMG_EVENTS",
-                json.dumps({"last_by_subj": "mmg.alert.streams_gone"}).encode(),
-            )
             await until(lambda: dispatch.status().state == "stopping", "the worker to give up")
     assert ended.group_contains(readiness.StreamsGoneError)
+    alert = await agent.nc.request(
+        "$JS.API.STREAM.MSG.GET.MMG_EVENTS",
+        json.dumps({"last_by_subj": "mmg.alert.streams_gone"}).encode(),
+    )
     assert "error" not in json.loads(alert.data)
     answer = await agent.nc.request("$JS.API.STREAM.INFO.MMG_REQUESTS", b"")
     assert json.loads(answer.data)["error"]["code"] == 404, "never made anew by a worker"

@@ -155,10 +155,11 @@ class ComfyEngine:
                 record = await server.api.record(name)
                 if record is None:
                     continue
-                await server.api.forget(name)
+                # The record is what names the files: it goes last.
                 if self._settings.output_dir is not None:
                     await asyncio.to_thread(_remove, self._settings.output_dir, record)
-            except (ServerAwayError, AnswerError) as error:
+                await server.api.forget(name)
+            except (ServerAwayError, AnswerError, OSError) as error:
                 log.info("comfyui.not_forgotten", prompt_id=name, reason=str(error))
 
     async def leftovers(self) -> tuple[Attempt, ...]:
