@@ -43,6 +43,8 @@ async def frozen(asked: Asked) -> Verdicts:
                 await asyncio.sleep(here.rng.uniform(0.1, 0.4))
                 heir.kill(0.0)
             await here.until_settled()
+            if here.found:
+                break  # Something is lost: waiting longer would not bring it back.
             await heir.ready()
         result, said = await here.verdict("frozen")
         result.faults = {"freeze worker": times, "kill worker": times // 2}

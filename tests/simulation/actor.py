@@ -97,6 +97,7 @@ class Actor:
         self.kept = 0
         self.last = ""
         self.stored = False
+        self._spoke = False
         self._beating = False
         self._appending: Coroutine[Any, Any, Any] | None = None
         self._holds_slot = True  # The dispatcher took one with the delivery.
@@ -155,6 +156,7 @@ class Actor:
         self.asks = command
         self.append = command if isinstance(command, Append) else None
         if self.append is not None:
+            self._spoke = True
             self._appending = self.code.append(
                 Wire(), self.role.stored.who, self.append.link, self.append.expected
             )
@@ -195,7 +197,11 @@ class Actor:
             )
         match command:
             case HandBack():
-                demand(self.last == "released", "handed back", "HandBack without `released`")
+                demand(
+                    self.last == "released" or not self._spoke,
+                    "handed back",
+                    "HandBack without `released` by one that has written",
+                )
             case Append(link=link) if self.last == "faulted":
                 demand(
                     isinstance(link, Retrying | Failed),

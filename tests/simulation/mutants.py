@@ -234,6 +234,13 @@ MUTANTS: Final = (
         "            pass\n        else:\n",
         ("stop",),
     ),
+    Mutant(
+        "hand back of what has begun without released",
+        STORY,
+        'event.why == "stop" and self.place.n == 0',
+        'event.why == "stop"',
+        ("stop",),
+    ),
     Mutant("hand back without released", STORY, _RELEASED, "outcome = Stored(0)", ("stop",)),
     Mutant(
         "duplicates not asked about",
