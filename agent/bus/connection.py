@@ -185,12 +185,15 @@ class Bus:
 
     async def flush(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Wait until the server has everything published so far. Raises: NoAnswer."""
+        before = _cancellations()
         try:
             await self.nc.flush(timeout=int(timeout_s) or 1)
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise NoAnswer(f"the server did not answer a flush: {error}") from error
         except asyncio.CancelledError as error:
             raise _unless_ours(error, "the flush was dropped") from error
+        if _cancellations() > before:  # Lost like that of a request.
+            raise asyncio.CancelledError
 
     async def close(self) -> None:
         """Flush what can be flushed and close; never raises."""

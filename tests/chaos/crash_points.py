@@ -118,8 +118,6 @@ async def _cancelled_while_storing(here: Round) -> None:
     orders = here.orders()
     await here.ask(*orders)
     await here.started(orders)
-    for order in orders:
-        await here.here.outside.nearly_drawn(order)
     await asyncio.sleep(SLOW_S / 4)  # By now they store, which takes two files: a second.
     for order in orders:
         await here.here.outside.cancel(order)
