@@ -4,6 +4,7 @@ Method: a listener that accepts and never speaks, as a proxy without its server 
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,26 @@ async def test_open_port_that_says_nothing_is_waited_for(
 async def test_patience_ends_the_wait_with_the_reason() -> None:
     with pytest.raises(NoAnswer, match=r"cannot reach nats-server at 127.0.0.1:1: "):
         await connect(["nats://127.0.0.1:1"], "worker", patience_s=0.1)
+
+
+@pytest.mark.parametrize("call", ["flush", "request"])
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """wait_for of Python 3.11, in nats-py, returns the answer and forgets that it was cancelled."""
+    bus = await connect([server.url], "worker")
+    asked = asyncio.Event()
+
+    async def answers_and_forgets(*_: object, **__: object) -> None:
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus.nc, call, answers_and_forgets)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(bus.flush() if call == "flush" else bus.request("x", b""))
+            await asked.wait()
+            asking.cancel()
+        assert asking.cancelled()
+    await bus.close()
