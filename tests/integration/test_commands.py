@@ -105,6 +105,8 @@ async def test_watching_what_nobody_asked_for_is_not_found(embedded, capsys):
 
 
 async def test_ctrl_c_leaves_the_request_in_its_lane_and_says_so(embedded, home, capsys):
+    # A shell without job control starts background work with SIGINT ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agent", "generate", "a lighthouse", "--id", "i-1"),
         env=os.environ | {"PYTHONPATH": str(ROOT)},
