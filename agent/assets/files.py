@@ -6,7 +6,7 @@ Everything here blocks: call it in a thread. Must not know what it writes.
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +123,17 @@ def listing(folder: Path) -> list[str]:
             return [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def size_bytes(folder: Path) -> int:
+    """Return the bytes of all files in the folders of a folder; what cannot be read counts none."""
+    total = 0
+    for inside in listing(folder):
+        with suppress(OSError), os.scandir(folder / inside) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # Removed meanwhile.
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def holds(path: Path, data: bytes) -> bool:

@@ -174,6 +174,10 @@ class AssetStore:
         usage = shutil.disk_usage(there)
         return usage.free, usage.total
 
+    async def used_bytes(self) -> int:
+        """Return what all pictures, records and thumbnails take on the disk."""
+        return await self._run(lambda: files.size_bytes(self._images))
+
     async def _run(self, work: Callable[[], T]) -> T:
         job: Future[T] = self._threads.submit(copy_context().run, work)
         return await asyncio.wrap_future(job)

@@ -44,13 +44,13 @@ async def read(bus: Bus, stream: str, wanted: str, limit: int) -> list[StoredMes
 
 
 async def batches(
-    bus: Bus, stream: str, wanted: str, size: int = BATCH
+    bus: Bus, stream: str, wanted: str, size: int = BATCH, first: int = 1
 ) -> AsyncGenerator[list[StoredMessage], None]:
-    """Yield all messages on the subjects `wanted`, some at a time.
+    """Yield all messages on the subjects `wanted` from sequence `first` on, some at a time.
 
     Raises: as `read`.
     """
-    seq, left = 1, 1
+    seq, left = first, 1
     while left:
         query = {"seq": seq, "batch": size, "next_by_subj": wanted}
         batch, left = await _ask(bus, stream, query)

@@ -11,13 +11,20 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
+from agent.bus import history
 from agent.bus.connection import ApiError, Bus, BusError
-from contracts import subjects
+from agent.bus.history import StoredMessage
+from agent.core.job import StoredRequest
+from contracts import codec, subjects
+from contracts.errors import ContractError
 from contracts.events import WorkerStatus
 from contracts.requests import Priority
 
 ANSWERS_S: Final = 0.5
 """How long answers of workers are collected: nobody knows how many there are."""
+
+STORED_MAX: Final = 20_000
+"""As many as the stream takes."""
 
 log = structlog.get_logger()
 
@@ -69,6 +76,39 @@ async def read_lanes(bus: Bus) -> tuple[LaneState, ...]:
         )
         for priority in subjects.LANES
         if (one := found.get(subjects.durable(priority))) is not None
+    )
+
+
+async def read_stored(bus: Bus, priority: Priority | None = None) -> list[StoredRequest]:
+    """Return what lies in the lanes, or in one, in the order of service; in hand or not.
+
+    Raises: BusError.
+    """
+    lanes = subjects.LANES if priority is None else (priority,)
+    found: list[StoredRequest] = []
+    for lane in lanes:
+        wanted = subjects.lane_filter(lane)
+        kept = await history.read(bus, subjects.STREAM_REQUESTS, wanted, STORED_MAX)
+        found += [one for message in kept if (one := _stored(lane, message)) is not None]
+    return found
+
+
+def _stored(priority: Priority, message: StoredMessage) -> StoredRequest | None:
+    """Read a request in its lane; one without a body that can be read is there all the same."""
+    who = subjects.raw_pair(message.subject)
+    if who is None:
+        log.warning("overview.unreadable", reason=f"no request subject: {message.subject!r}")
+        return None
+    try:
+        request = codec.public(codec.decode_request(message.data))
+    except ContractError:
+        request = None  # A worker will answer it with its `failed` link.
+    return StoredRequest(
+        who=who,
+        priority=priority,
+        seq=message.seq,
+        stored_at=message.stored_at,
+        request=request,
     )
 
 

@@ -8,6 +8,7 @@ from agent.bus.connection import BusError, NoAnswer, NoResponders
 from agent.commands import exits
 from agent.config import ConfigError
 from agent.embedded import EmbeddedError
+from agent.ledger.database import LedgerError
 from agent.styles import StyleError
 from contracts.errors import ContractError, ErrorCode
 
@@ -16,6 +17,7 @@ EXPECTED: Final[tuple[type[Exception], ...]] = (
     ConfigError,
     ContractError,
     EmbeddedError,
+    LedgerError,
     StyleError,
     OSError,
 )
@@ -66,6 +68,9 @@ def explain(error: Exception) -> int:
         case EmbeddedError():
             complain(str(error))
             return exits.UNREACHABLE
+        case LedgerError():
+            complain(str(error), "A gateway makes and mends it: `mmg gateway` or `mmg up`.")
+            return exits.FAILED
         case OSError(errno=errno.EADDRINUSE):
             complain(str(error), "MMG_HTTP_PORT names another port; 0 takes a free one.")
             return exits.FAILED

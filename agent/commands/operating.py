@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 from agent.commands import options
-from contracts.requests import Priority
+from contracts.events import Status
+from contracts.requests import Priority, Quality, Style
 
 Adder = Callable[..., argparse.ArgumentParser]
 
@@ -23,6 +24,8 @@ def add_operating(add: Adder) -> None:
     """Add the commands that end, stop, resume and judge what runs."""
     _add_cancel(add)
     _add_dead(add)
+    _add_history(add)
+    _add_ledger(add)
     _add_pauses(add)
     _add_intake(add)
     workers = add(
@@ -105,6 +108,84 @@ examples:
                 choices=[priority.value for priority in Priority],
                 help="another one than it had",
             )
+
+
+def _add_history(add: Adder) -> None:
+    history = add(
+        "history",
+        "history",
+        "show what was asked for and what became of it, newest first",
+        epilog="""\
+Asks the gateway at MMG_PUBLIC_URL. Days are UTC; `--since 2026-03-01 --until 2026-03-31` is the
+whole month. A page of 50 is shown; the last line names the --cursor of the next one, which stays
+right while requests arrive.
+
+examples:
+  mmg history --status failed --since 2026-03-01
+  mmg history --status queued --priority HIGH
+  mmg history --model sdxl --limit 10000 --json | jq .total
+""",
+    )
+    for name, choices in (
+        ("status", list(Status)),
+        ("priority", list(Priority)),
+        ("quality", list(Quality)),
+        ("style", list(Style)),
+    ):
+        history.add_argument(
+            f"--{name}",
+            type=str.upper if name == "priority" else str.lower,
+            choices=[choice.value for choice in choices],
+            help="not begun, or handed back: queued" if name == "status" else "only this one",
+        )
+    history.add_argument("--type", choices=["image", "voice", "video"], help="only this one")
+    options.add_owner(history, "only those of this agent (default: all)")
+    history.add_argument("--model", metavar="NAME", help="only this one; sdxl or sdxl-1.0")
+    history.add_argument("--engine", metavar="NAME", help="only those that it drew last")
+    for name, text in (
+        ("since", "stored on this day or later, or at this instant or later"),
+        ("until", "stored on this day or before it, or before this instant"),
+    ):
+        history.add_argument(f"--{name}", metavar="TIME", help=text)
+    history.add_argument("--limit", type=int, metavar="N", help="1 to 10,000 (default: 50)")
+    history.add_argument("--cursor", metavar="WORD", help="where the page before has ended")
+    options.add_json(history, "one JSON object: total, page, limit, next_cursor, generations")
+
+
+def _add_ledger(add: Adder) -> None:
+    ledger = add(
+        "ledger",
+        "ledger",
+        "fold the ledger again from the stream, or copy it while it is in use",
+        epilog="""\
+The ledger is MMG_DATA_DIR/ledger.sqlite3, on the machine of the gateway. It holds nothing that the
+stream does not say, but the stream forgets after 30 days: `backup` keeps what is older.
+
+examples:
+  mmg ledger rebuild
+  mmg ledger backup /var/backups/mmg-ledger.sqlite3
+""",
+    )
+    verbs = ledger.add_subparsers(
+        metavar="VERB", required=True, dest="verb", title="verbs", help="what to do; see below"
+    )
+    for name, summary, shown in (
+        (
+            "rebuild",
+            "fold the whole stream over the rows; older rows stay",
+            "rows, seq, by_gateway",
+        ),
+        ("backup", "copy it into one new file, as it is at one instant", "path, rows"),
+    ):
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=_formatter,
+        )
+        if name == "backup":
+            verb.add_argument("path", metavar="PATH", help="the new file; it must not be there yet")
+        options.add_json(verb, f"one JSON object: {shown}")
 
 
 def _add_pauses(add: Adder) -> None:

@@ -16,12 +16,14 @@ from agent.bus.connection import Bus
 from agent.bus.snapshot import read_snapshot, serve_snapshots
 from agent.clock import SystemClock
 from agent.gateway import intake
+from agent.gateway.history import History
 from agent.gateway.lookup import find, require_streams, unknown
 from agent.gateway.origin import check_host
 from agent.gateway.problems import answer_problems, could_not_say, harden, problem
 from agent.gateway.relay import Relay, unsubscribe
 from agent.gateway.settings import SOCKET_PATH, GatewaySettings
 from agent.gateway.sockets import STOP_PATIENCE_S, Sockets
+from agent.ledger import Ledger
 from contracts import codec
 from contracts.codec import REQUEST_SIZE_MAX_BYTES
 from contracts.errors import ErrorBody, ErrorCode
@@ -46,11 +48,18 @@ log = structlog.get_logger()
 class Gateway:
     """One HTTP server on one bus connection. Order: `start`, then `port`; `stop` at the end."""
 
-    def __init__(self, bus: Bus, assets: AssetStore, settings: GatewaySettings) -> None:
-        """Nothing listens before `start`."""
+    def __init__(
+        self,
+        bus: Bus,
+        assets: AssetStore,
+        settings: GatewaySettings,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """Nothing listens before `start`; without a ledger there is no history."""
         self._bus = bus
         self._assets = assets
         self._settings = settings
+        self._history = History(bus, assets, ledger)
         self._relay = Relay(bus)
         self._sockets = Sockets(bus, self._relay)
         self._runner: web.AppRunner | None = None
@@ -120,6 +129,8 @@ class Gateway:
                 web.post(f"{API}/generate", self._generate),
                 web.get(f"{API}/requests/{{request_id}}", self._snapshot, allow_head=False),
                 web.delete(f"{API}/requests/{{request_id}}", self._cancel),
+                web.get(f"{API}/history", self._history.history, allow_head=False),
+                web.get(f"{API}/stats", self._history.stats, allow_head=False),
                 web.get(f"{API}/assets/{{kind}}/{{month}}/{{file}}", self._asset),
                 web.get(f"{SOCKET_PATH}/{{request_id}}", self._socket, allow_head=False),
             ]
