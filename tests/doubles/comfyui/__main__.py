@@ -31,9 +31,10 @@ with "name" and the values, or "off": true; `GET /double/log` tells what happene
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8188, help="0: a free one, printed")
     add("--output-dir", type=Path, help="keeps output/, input/ and temp/; else a temporary folder")
-    add("--gpu", default=Settings.gpu, help="name of the card (%(default)s)")
-    add("--cpu", action="store_true", help="a server without a card")
-    add("--vram-mib", type=int, default=Settings.vram_mib, help="(%(default)s)")
+    add("--card", type=Path, metavar="PATH", help="a card of tests.doubles.card, shared by doubles")
+    add("--gpu", metavar="NAME", help="a card of its own; without --card and --gpu it has a CPU")
+    add("--vram-mib", type=int, default=Settings.vram_mib, help="of its own card (%(default)s)")
+    add("--cpu", action="store_true", help="no card, whatever else is said")
     add("--checkpoints", default=",".join(Settings.checkpoints), help="(%(default)s)")
     add("--loras", default=",".join(Settings.loras), help="(%(default)s)")
     add("--upscale-models", default=",".join(Settings.upscale_models), help="(%(default)s)")
@@ -78,6 +79,7 @@ async def serve(options: argparse.Namespace) -> None:
         traps=dict(trap(text) for text in options.trap),
         on_death=_kill_myself,
         gpu=None if options.cpu else options.gpu,
+        card=None if options.cpu else options.card,
         vram_mib=options.vram_mib,
         checkpoints=names(options.checkpoints),
         loras=names(options.loras),

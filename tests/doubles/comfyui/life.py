@@ -49,8 +49,9 @@ class Life:
         )
 
     def end(self) -> None:
-        """Let go of all that waits; what it would have done is lost."""
+        """Let go of all that waits and of the card; what it would have done is lost."""
         self.over.set()
+        self.card.end()
         for gate in (self.frozen, self.hang, self.sockets.blocked):
             gate.open()
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from PIL import UnidentifiedImageError
 
 from tests.doubles.comfyui import failures, pictures
-from tests.doubles.comfyui.card import Card
+from tests.doubles.comfyui.card import Card, CardFullError
 from tests.doubles.comfyui.failures import NodeError
 from tests.doubles.comfyui.files import SHOWN_ROOT, Folders, OutsideError
 from tests.doubles.comfyui.gate import Gate
@@ -75,7 +75,11 @@ class Workshop:
         if trap := self.traps.take("oom", node=class_type):
             self.card.unload()  # as ComfyUI does itself
             raise failures.out_of_memory(trap["spelling"])
-        return await ACTS[class_type](self, run, inputs)
+        try:
+            return await ACTS[class_type](self, run, inputs)
+        except CardFullError as full:
+            self.card.unload()  # as ComfyUI does itself
+            raise failures.out_of_memory("allocation") from full
 
     async def pause(self, milliseconds: float) -> None:
         """Take time; none passes while the server is frozen."""
@@ -134,8 +138,13 @@ async def _encode(shop: Workshop, _: Run, inputs: Inputs) -> tuple[Any, ...]:
 
 async def _sample(shop: Workshop, run: Run, inputs: Inputs) -> tuple[Any, ...]:
     await shop.use(inputs["model"])
-    steps = int(inputs["steps"])
     run.check_interrupt()
+    with shop.card.working(inputs["model"].checkpoint):
+        await _take_steps(shop, run, int(inputs["steps"]))
+    return (replace(inputs["latent_image"], seed=int(inputs["seed"])),)
+
+
+async def _take_steps(shop: Workshop, run: Run, steps: int) -> None:
     for step in range(1, steps + 1):
         trap = shop.traps.on("hang_at_step")
         if trap and trap["step"] == step and shop.traps.take("hang_at_step"):
@@ -147,7 +156,6 @@ async def _sample(shop: Workshop, run: Run, inputs: Inputs) -> tuple[Any, ...]:
         if shop.settings.preview_method != "none":
             frame = (pictures.preview(shop.settings.preview_size), "image/jpeg")
         run.progress(step, steps, frame)
-    return (replace(inputs["latent_image"], seed=int(inputs["seed"])),)
 
 
 async def _decode(shop: Workshop, _: Run, inputs: Inputs) -> tuple[Any, ...]:
