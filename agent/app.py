@@ -20,25 +20,26 @@ from filelock import FileLock, Timeout
 
 from agent.assets import AssetStore
 from agent.backstop import serve_backstop
+from agent.building import build_engines, build_slots, limits
 from agent.bus import lanes
 from agent.bus.cancel import serve_cancels
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
 from agent.bus.provision import Plan, provision
 from agent.bus.snapshot import serve_snapshots
-from agent.clock import Clock, OffsetClock, SystemClock
+from agent.clock import OffsetClock, SystemClock
 from agent.config import Config
 from agent.control import Control
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedError, EmbeddedServer
-from agent.engines.comfyui import ComfyEngine, ComfySettings
-from agent.engines.protocol import Engine
-from agent.engines.sketch import SketchEngine
+from agent.engines.cloud.reference import reference_usd
 from agent.gateway import Gateway, GatewaySettings
+from agent.ledger import FILE, Ledger, Projection
 from agent.monitor import Monitor
+from agent.ollama import Enhancer, Ollama
 from agent.readiness import Readiness, StreamsGoneError
 from agent.styles import load_styles
 from agent.tools import Tools
-from agent.workflows import load_workflows
+from agent.turnstile import Turnstile
 
 ONCE_PATIENCE_S: Final = 5.0
 STREAMS_LOOK_S: Final = 2.0
@@ -154,60 +155,24 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
         )
 
 
-async def build_engines(config: Config, clock: Clock, worker: str) -> dict[str, Engine]:
-    """Make the engines that are configured or found, in their order.
-
-    ComfyUI counts as found if its address was set, or if one answers at the default address now.
-    Without any other engine the sketch engine draws, unless it was switched off.
-    """
-    wanted = config.worker.engines
-    engines: list[Engine] = []
-    if config.worker.sketch != "only" and ("comfyui" in wanted if wanted else True):
-        comfy = await _comfyui(config, clock, worker, certain=wanted is not None)
-        if comfy is not None:
-            engines.append(comfy)
-    cloud = config.cloud
-    if cloud.mode != "off" and (cloud.stability_key or cloud.openai_key):
-        log.warning("clouds.not_used", reason="a key is set, but this build draws locally only")
-    mode = config.worker.sketch or ("fallback" if wanted else "off" if engines else "only")
-    if mode != "off" and (wanted is None or "sketch" in wanted):
-        threads = max(1, config.worker.slots.get("cpu", 1))
-        engines.append(SketchEngine(threads=threads, fallback=bool(engines)))
-    return {engine.name: engine for engine in engines}
-
-
-async def _comfyui(
-    config: Config, clock: Clock, worker: str, *, certain: bool
-) -> ComfyEngine | None:
-    """Open ComfyUI; None where nobody asked for it and none answers."""
-    folders = (config.storage.workflows_dir,)
-    engine = ComfyEngine(
-        config.comfyui.urls,
-        load_workflows(folders),
-        clock,
-        worker=worker,
-        settings=ComfySettings(
-            output_dir=config.comfyui.output_dir,
-            step_timeout_s=config.comfyui.step_timeout_s,
-            restart=config.comfyui.restart or (),
-        ),
-    )
-    await engine.open()
-    if certain or config.comfyui.url is not None or engine.facts.up:
-        return engine
-    await engine.close()
-    return None
-
-
 @asynccontextmanager
 async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Dispatch]:
     """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
     with _own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
         clock = OffsetClock(SystemClock())
+        worker = msgspec.structs.replace(config.worker, name=name)
+        config = msgspec.structs.replace(config, worker=worker)
         engines = await build_engines(config, clock, name)
         assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
         await assets.remove_temporary()
+        ollama = Ollama(config.ollama.url, clock)
+        await ollama.open()
+        slots = build_slots(config, bus, clock, engines, ollama)
+        for keeper in slots.keepers.values():
+            await keeper.open()
+        turnstile = Turnstile(bus, clock, name, limits(config))
+        await turnstile.open(tuple(engines.values()))
         tools = Tools(
             bus=bus,
             assets=assets,
@@ -217,10 +182,14 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
             new_nonce=uuid4,
             worker=name,
             ack_wait_s=ack_wait_s,
+            turnstile=turnstile,
+            slots=slots,
+            cloud=config.cloud.mode,
+            extender=Enhancer(ollama, config.ollama.enhance_model, clock),
             run_timeout_s=config.worker.run_timeout_s,
         )
         readiness = Readiness(tools)
-        dispatch = Dispatch(tools, readiness, config.worker.slots, config.worker.drain_s)
+        dispatch = Dispatch(tools, readiness, config.worker.drain_s, config.worker.lookahead)
         control = Control(bus, dispatch, name, clock)
         answering = [
             await serve_snapshots(bus),
@@ -232,8 +201,12 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
         await monitor.start()
         log.info("worker.ready", worker=name, engines=list(engines), ack_wait_s=ack_wait_s)
         try:
-            async with _beside(*(engine.run() for engine in engines.values())):
+            endless = [turnstile.run()]
+            endless += [engine.run() for engine in engines.values()]
+            endless += [keeper.run() for keeper in slots.keepers.values()]
+            async with _beside(*endless):
                 yield dispatch
+            await turnstile.close()
         finally:
             await monitor.stop()
             await control.close()
@@ -241,6 +214,9 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
                 await bus.unsubscribe(subscription)
             for engine in engines.values():
                 await engine.close()
+            for keeper in slots.keepers.values():
+                keeper.close()
+            await ollama.close()
 
 
 @asynccontextmanager
@@ -249,11 +225,15 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
     # With port 0 the address is known only once it is bound; the gateway then names it itself.
     public_url = None if http.port == 0 and http.public_url.endswith(":0") else http.public_url
     settings = GatewaySettings(host=http.host, port=http.port, public_url=public_url)
-    gateway = Gateway(bus, AssetStore(config.storage.assets_dir, http.public_url), settings)
+    file, cloud = config.storage.data_dir / FILE, config.cloud
+    usd = reference_usd(cloud.order, cloud.stability_high_model, cloud.openai_model)
+    assets = AssetStore(config.storage.assets_dir, http.public_url)
+    gateway = Gateway(bus, assets, settings, Ledger(file, usd))
     await gateway.start()
     cancels = await serve_cancels(bus, "gateway", SystemClock())
     try:
-        yield gateway
+        async with _beside(Projection(bus, file).run()):
+            yield gateway
     finally:
         await bus.unsubscribe(cancels)
         await gateway.stop()

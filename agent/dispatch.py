@@ -5,7 +5,7 @@ finish, then hands the rest back in their order. What happens to one request is 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -15,15 +15,17 @@ from nats.aio.msg import Msg
 from agent.bus import chain, lanes
 from agent.bus.connection import BusError
 from agent.bus.lanes import Delivery, Lanes
-from agent.core.job import StoredRequest
-from agent.engines.protocol import Engine
+from agent.core.waiting_room import SIZE, GiveBack, Held, give_back, overfull, pull_next
+from agent.deliveries import read_delivery
 from agent.metrics import REQUESTS_UNSPEAKABLE
+from agent.presence import Presence
 from agent.readiness import Readiness, StreamsGoneError
+from agent.slots import job_name
 from agent.tools import Tools
 from agent.worker import Job
 from contracts import codec, subjects
-from contracts.errors import ContractError, ErrorBody
-from contracts.events import Started, WorkerStatus
+from contracts.errors import ErrorBody
+from contracts.events import Idle, Started, WorkerStatus
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
@@ -35,74 +37,30 @@ IDLE_LOOKS: Final = 2
 log = structlog.get_logger()
 
 
-class Slots:
-    """The places for jobs, by kind; a place that belongs to a server carries its name."""
-
-    def __init__(self, places: Mapping[str, Sequence[str | None]]) -> None:
-        """Begin with all places free."""
-        self._free = {kind: list(names) for kind, names in places.items()}
-        self._changed = asyncio.Event()
-
-    def has_free(self, kind: str) -> bool:
-        """Tell whether a job of this kind could start now."""
-        return bool(self._free.get(kind))
-
-    async def take(self, kind: str) -> str | None:
-        """Wait for a free place of this kind, take it and return its name, if it has one."""
-        while not self._free.get(kind):
-            self._changed.clear()
-            await self._changed.wait()
-        return self._free[kind].pop(0)
-
-    def give(self, kind: str, name: str | None) -> None:
-        """Give a place back."""
-        self._free[kind].append(name)
-        self._changed.set()
-
-
-class HeldSlot:
-    """The place of one job; `take` and `free` may be called again without harm."""
-
-    def __init__(self, slots: Slots, lanes_: Lanes) -> None:
-        """Hold nothing yet."""
-        self._slots = slots
-        self._lanes = lanes_
-        self._held: tuple[str, str | None] | None = None
-
-    def held(self, kind: str) -> bool:
-        """Tell whether a place of this kind is held."""
-        return self._held is not None and self._held[0] == kind
-
-    async def take(self, kind: str) -> str | None:
-        """Wait for a place of this kind, at once where it is the one held; return its name."""
-        if self._held is None or self._held[0] != kind:
-            self.free()
-            self._held = (kind, await self._slots.take(kind))
-        return self._held[1]
-
-    def free(self) -> None:
-        """Give the place back, if one is held, and let the lanes be looked at."""
-        if self._held is None:
-            return
-        held, self._held = self._held, None
-        self._slots.give(*held)
-        self._lanes.wake()
-
-
 class Dispatch:
     """The loop of one worker."""
 
     def __init__(
-        self, tools: Tools, readiness: Readiness, sizes: Mapping[str, int], drain_s: float
+        self, tools: Tools, readiness: Readiness, drain_s: float, lookahead: int = SIZE
     ) -> None:
-        """Nothing is pulled before `run`. Units: `drain_s` seconds that jobs may still take."""
+        """Nothing is pulled before `run`.
+
+        `lookahead`: deliveries that may be held while they wait for a slot. Units: `drain_s`
+        seconds that jobs may still take.
+        """
         self._tools = tools
         self._readiness = readiness
-        self._slots = Slots(places(tools.engines.values(), sizes))
+        self._slots = tools.slots
+        self._slots.on_change = self._wake
+        self._lookahead = lookahead
         self._drain_s = drain_s
+        self._presence = Presence(tools.bus, tools.worker, self.status)
+        self._rang_s = 0.0
+        self._idle_elsewhere: tuple[str, ...] | None = None
         self._lanes = Lanes(tools.bus)
         self._jobs: dict[tuple[Identity, int], Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[Identity, int], asyncio.Task[None]] = {}
+        self._leaving: set[tuple[Identity, int]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -125,7 +83,8 @@ class Dispatch:
             worker=self._tools.worker,
             state=state,
             reason=closed or "",
-            running=tuple(sorted(str(who) for who, _ in self._jobs)),
+            running=tuple(sorted(str(job.stored.who) for job in self._working())),
+            waiting=tuple(sorted(str(job.stored.who) for job in self._waiting())),
             engines=tuple(self._tools.engines),
             permission_errors=self._tools.bus.permission_errors,
         )
@@ -143,16 +102,22 @@ class Dispatch:
         await self._readiness.run_once()
         await self._clean_up()
         await self._lanes.open()
+        bus = self._tools.bus
         heard = [
-            await self._tools.bus.subscribe(subject, self._on_overtaking)
+            await bus.subscribe(subject, self._on_overtaking)
             for subject in subjects.EVENT_OVERTAKING
         ]
+        heard.append(await bus.subscribe(subjects.IDLE, self._on_idle))
         try:
             async with asyncio.TaskGroup() as group:
-                looking = group.create_task(self._look(), name="readiness")
+                beside = (
+                    group.create_task(self._look(), name="readiness"),
+                    group.create_task(self._presence.run(), name="presence"),
+                )
                 await self._take(group, once=once)
                 await self._drain()
-                looking.cancel()
+                for task in beside:
+                    task.cancel()
         finally:
             for subscription in heard:
                 await subscription.unsubscribe()
@@ -213,34 +178,113 @@ class Dispatch:
                 await job.interrupt("overtaken", f"{head.kind} by somebody else")
 
     async def _take(self, group: asyncio.TaskGroup, *, once: bool) -> None:
-        """Pull whenever a slot is free; sleep until a bell, a freed slot or the safety sweep."""
+        """Pull whenever there is room; sleep until a bell, a freed slot or the safety sweep."""
         empty_looks = 0
         while not self._stopping:
-            kind = self._kind_to_fill() if self._readiness.closed is None else None
-            delivery = await self._lanes.next() if kind is not None else None
+            self._tend(group)
+            lanes_ = self._lanes_to_pull()
+            delivery = await self._lanes.next(lanes_) if lanes_ else None
             if delivery is not None:
-                assert kind is not None, "nothing is pulled without a free slot"
                 empty_looks = 0
-                await self._accept(group, delivery, kind)
+                await self._accept(group, delivery)
                 continue
             if once and not self._jobs and self._tools.bus.connected:
                 empty_looks += 1
                 if empty_looks >= IDLE_LOOKS:
                     return
+            if lanes_:
+                await self._ring_idle()
             await self._lanes.wait()
 
-    def _kind_to_fill(self) -> str | None:
-        """Return the kind of slot the next request would take, if one is free.
+    def _lanes_to_pull(self) -> tuple[Priority, ...]:
+        """Return the lanes that may be pulled now, in order; none while no engine works."""
+        if self._readiness.closed is not None or not self._tools.is_any_ready:
+            return ()
+        pulls = pull_next(self._held(), self._slots.free(), self._lookahead)
+        return tuple(pull.lane for pull in pulls)
 
-        That is the kind of the first engine that is up: a free slot of a fallback is no reason to
-        take a request that has to wait for its proper engine.
+    def _tend(self, group: asyncio.TaskGroup) -> None:
+        """Look after those who wait: the hour, the clouds, the card."""
+        self._slots.tick()
+        for job in self._waiting():
+            job.refresh()
+        if self._slots.keepers and not self._slots.has_card():
+            self._give_back(group, give_back(self._held(), "card_lost"))
+        self._give_back(group, overfull(self._held(), self._lookahead))
+        if self._idle_elsewhere is not None:
+            kinds, self._idle_elsewhere = self._idle_elsewhere, None
+            order = self._slots.order()
+            self._give_back(group, give_back(self._held(), "idle", order=order, kinds=kinds))
+
+    def _waiting(self) -> list[Job]:
+        """Return the jobs that hold a delivery and wait for a slot."""
+        return [
+            job
+            for key, job in self._jobs.items()
+            if job.slot.waits and not job.handed_back and key not in self._leaving
+        ]
+
+    def _working(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.slot.waits]
+
+    def _held(self) -> tuple[Held, ...]:
+        """Return the waiting room as the rules see it."""
+        first = next((facts.slot for facts in self._tools.facts if facts.up), "cpu")
+        return tuple(
+            Held(
+                job=job_name(job.stored),
+                priority=job.stored.priority,
+                seq=job.stored.seq,
+                slot=job.slot.kind or first,
+            )
+            for job in self._waiting()
+        )
+
+    def _give_back(self, group: asyncio.TaskGroup, backs: Sequence[GiveBack]) -> None:
+        """Hand waiting requests back to their lanes, one after the other, in this order."""
+        named = {job_name(job.stored): key for key, job in self._jobs.items()}
+        keys = [named[back.job] for back in backs]
+        if keys:
+            log.info("dispatch.gives_back", jobs=len(keys), reason=backs[0].reason)
+            self._leaving.update(keys)
+            group.create_task(self._return(keys, backs[0].reason), name="gives back")
+
+    async def _return(self, keys: Sequence[tuple[Identity, int]], reason: str) -> None:
+        for key in keys:
+            job, task = self._jobs.get(key), self._tasks.get(key)
+            if job is None or task is None:
+                continue
+            await job.interrupt("stop", reason)
+            await asyncio.wait((task,), timeout=INTERRUPT_S)
+        self._leaving.difference_update(keys)
+
+    async def _ring_idle(self) -> None:
+        """Tell other workers, if there are any, that a slot is free here and the lanes are empty.
+
+        They hold what waits for their own slots; at most once a second.
         """
-        for facts in self._tools.facts:
-            if facts.up:
-                return facts.slot if self._slots.has_free(facts.slot) else None
-        return None
+        now_s = self._tools.clock.monotonic_s()
+        kinds = tuple(kind for kind, count in self._slots.free().items() if count)
+        if not kinds or self._jobs or not self._presence.others or now_s - self._rang_s < 1:
+            return
+        self._rang_s = now_s
+        idle = Idle(worker=self._tools.worker, kinds=kinds)
+        try:
+            await self._tools.bus.publish(subjects.IDLE, codec.encode(idle))
+        except BusError as error:
+            log.info("dispatch.idle_not_told", reason=str(error))
 
-    async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery, kind: str) -> None:
+    async def _on_idle(self, msg: Msg) -> None:
+        """Give back what another worker with a free slot could begin with at once."""
+        try:
+            idle = msgspec.json.decode(msg.data, type=Idle)
+        except msgspec.DecodeError:
+            return
+        if idle.worker != self._tools.worker and not self._stopping:
+            self._idle_elsewhere = idle.kinds
+            self._lanes.wake()
+
+    async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Give a delivery to the job that has its request already, or to a new one."""
         stored, error = read_delivery(delivery)
         if stored is None:
@@ -252,25 +296,27 @@ class Dispatch:
             log.info("dispatch.kept", request=str(stored.who), deliveries=delivery.num_delivered)
             running.delivery = delivery
             return
-        slot = HeldSlot(self._slots, self._lanes)
-        await slot.take(kind)
-        job = Job(self._tools, delivery, stored, slot)
+        job = Job(self._tools, delivery, stored)
         self._jobs[key] = job
         self._idle.clear()
-        task = group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[key] = group.create_task(self._carry(key, job, error), name=f"job {stored.who}")
 
     async def _carry(self, key: tuple[Identity, int], job: Job, error: ErrorBody | None) -> None:
         try:
             await job.carry(error)
         except Exception:  # A broken job must not end the others; its delivery lapses.
             log.exception("job.broke", request=str(job.stored.who))
-        if not job.handed_back:
+        if job.handed_back and not self._stopping:
+            await self._hand_back(job)
+        if not (job.handed_back and self._stopping):
             self._forget(key)
+
+    def _wake(self) -> None:
+        self._lanes.wake()
 
     def _forget(self, key: tuple[Identity, int]) -> None:
         self._jobs.pop(key, None)
+        self._tasks.pop(key, None)
         if not self._jobs:
             self._idle.set()
         self._lanes.wake()
@@ -286,9 +332,11 @@ class Dispatch:
             log.warning("request.not_dropped", reason=str(trouble))
 
     async def _drain(self) -> None:
-        """Let jobs finish for `drain_s`, interrupt the rest, hand them back in their order."""
+        """Hand back who waits, let jobs finish for `drain_s`, interrupt the rest."""
         if self._jobs:
             log.info("dispatch.draining", jobs=self.running, at_most_s=self._drain_s)
+        for job in self._waiting():
+            await job.interrupt("stop", f"worker {self._tools.worker} stops")
         if not await self._wait_idle(self._drain_s):
             for job in tuple(self._jobs.values()):
                 await job.interrupt("stop", f"worker {self._tools.worker} stops")
@@ -320,7 +368,7 @@ class Dispatch:
                     await self._lanes.wait(0.05)
         except TimeoutError:
             log.warning("dispatch.left_undecided", jobs=len(self._tasks))
-            for task in tuple(self._tasks):
+            for task in tuple(self._tasks.values()):
                 task.cancel()
 
     async def _hand_back(self, job: Job) -> None:
@@ -329,39 +377,3 @@ class Dispatch:
             await lanes.ring(self._tools.bus, job.stored.priority, job.stored.who)
         except BusError as error:
             log.warning("dispatch.not_handed_back", reason=str(error))
-
-
-def places(engines: Iterable[Engine], sizes: Mapping[str, int]) -> dict[str, list[str | None]]:
-    """Return the places of each kind: one for each server an engine brings, else as configured."""
-    result: dict[str, list[str | None]] = {kind: [None] * count for kind, count in sizes.items()}
-    for engine in engines:
-        if engine.places:
-            result[engine.slot] = list(engine.places)
-    return result
-
-
-def read_delivery(delivery: Delivery) -> tuple[StoredRequest | None, ErrorBody | None]:
-    """Read a delivery: the stored request, and the error where its bytes break the contract.
-
-    Without a stored request not even an answer could be addressed.
-    """
-    error: ErrorBody | None = None
-    request = None
-    try:
-        received = codec.receive(delivery.subject, delivery.headers, delivery.data)
-    except ContractError as broken:
-        error = broken.body
-        who = subjects.raw_pair(delivery.subject)
-        if who is None:
-            return None, error
-        priority = Priority(delivery.subject.split(".")[2].upper())
-    else:
-        who, priority, request = received.who, received.priority, received.request
-    stored = StoredRequest(
-        who=who,
-        priority=priority,
-        seq=delivery.seq,
-        stored_at=delivery.stored_at,
-        request=request,
-    )
-    return stored, error

@@ -1,10 +1,10 @@
-"""What every job of one worker works with: bus, assets, engines, clock, and its slot.
+"""What every job of one worker works with: bus, assets, engines, slots, clock.
 
 Held, not decided: the story says what to do with them.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -15,22 +15,9 @@ from agent.clock import OffsetClock
 from agent.core.catalog import StyleBook
 from agent.core.routing import EngineFacts
 from agent.engines.protocol import Engine, EngineJob
-
-
-class Slot(Protocol):
-    """One place among the jobs worked at once; taken and freed by the story."""
-
-    def held(self, kind: str) -> bool:
-        """Tell whether a place of this kind is held, so that `take` would not wait."""
-        ...
-
-    async def take(self, kind: str) -> str | None:
-        """Wait for a free place of this kind, at once where one is held; return its name."""
-        ...
-
-    def free(self) -> None:
-        """Give the place back, if one is held."""
-        ...
+from agent.prompting import Extender
+from agent.slots import GPU, Slots
+from agent.turnstile import Turnstile
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +31,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     new_nonce: Callable[[], UUID]
     worker: str
     ack_wait_s: float
+    turnstile: Turnstile
+    slots: Slots
+    cloud: Literal["off", "fallback", "on"] = "fallback"
+    extender: Extender | None = None
     run_timeout_s: float = 120.0
 
     def time_limit_s(self, job: EngineJob) -> float:
@@ -52,5 +43,16 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def facts(self) -> tuple[EngineFacts, ...]:
-        """The engines as routing sees them, in configured order."""
-        return tuple(engine.facts for engine in self.engines.values())
+        """The engines as routing sees them, in configured order; without a card, as down."""
+        found = []
+        for engine in self.engines.values():
+            facts = engine.facts
+            if facts.slot == GPU and self.slots.keepers and not self.slots.has_card():
+                facts = msgspec.structs.replace(facts, up=False, down=self.slots.why_no_card())
+            found.append(facts)
+        return tuple(found)
+
+    @property
+    def is_any_ready(self) -> bool:
+        """Whether any engine would take a job now."""
+        return any(self.turnstile.seen(facts, "", 0.0).is_ready for facts in self.facts)

@@ -7,7 +7,7 @@ written, heartbeats go out beside it. Which delivery is carried when is for `age
 import asyncio
 from collections.abc import Coroutine
 from datetime import datetime
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 import structlog
@@ -15,15 +15,12 @@ import structlog
 from agent.bus import chain, lanes
 from agent.bus.connection import BusError, NoAnswer
 from agent.bus.lanes import Delivery
-from agent.core.faults import (
-    CancelledFault,
-    Fault,
-    HangFault,
-    InternalFault,
-    PictureMissingFault,
-)
+from agent.core import catalog
+from agent.core.choosing import choices, wish
+from agent.core.faults import Fault
 from agent.core.job import StoredRequest
-from agent.core.links import Author, Made, Pen
+from agent.core.links import Author, Pen
+from agent.core.routing import Policy
 from agent.core.steps import (
     Append,
     AskLane,
@@ -31,7 +28,7 @@ from agent.core.steps import (
     Discard,
     Done,
     Draw,
-    Drawn,
+    Elsewhere,
     Event,
     Faulted,
     FindRequest,
@@ -39,12 +36,14 @@ from agent.core.steps import (
     HandBack,
     Interrupted,
     Keep,
-    Kept,
     Links,
+    Look,
     NoChain,
+    Placed,
     Polish,
     ReadHead,
     ReadHistory,
+    Seen,
     Settle,
     Stored,
     Superseded,
@@ -56,15 +55,17 @@ from agent.core.steps import (
 )
 from agent.core.story import Steps, Story
 from agent.crash_point import crash_point
-from agent.engines.protocol import Engine, EngineJob, Generation, job_for
+from agent.drawing import Drawing
+from agent.engines.protocol import job_for, order_for
 from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED
-from agent.telling import PERCENT_DRAWN, Telling
-from agent.tools import Slot, Tools
+from agent.pictures import Pictures
+from agent.prompting import Prompting
+from agent.slots import HeldSlot
+from agent.telling import Telling
+from agent.tools import Tools
 from contracts import codec
 from contracts.errors import ErrorBody
-from contracts.events import LinkHead, Retrying, Started, kind_of
-
-IMAGE_PATH: Final = "$.options.image"
+from contracts.events import Link, LinkHead, Retrying, Started, kind_of
 
 log = structlog.get_logger()
 
@@ -78,23 +79,26 @@ def _name(command: Command) -> str:
 class Job:
     """One request in the hands of this worker. `delivery` is the newest one, used for acks."""
 
-    def __init__(self, tools: Tools, delivery: Delivery, stored: StoredRequest, slot: Slot) -> None:
+    def __init__(self, tools: Tools, delivery: Delivery, stored: StoredRequest) -> None:
         """Hold a fresh delivery; nothing has been said about it yet."""
         self.delivery = delivery
         self.stored = stored
+        self.slot: HeldSlot = tools.slots.for_job(stored)
         self.handed_back = False
         self._tools = tools
-        self._slot = slot
         self._author = Author(worker=tools.worker, nonce=tools.new_nonce())
-        self._story = Story(stored, self._author, tools.facts, tools.clock.now())
+        self._story = Story(stored, self._author, tools.clock.now())
         self._stop: Interrupted | None = None
         self._stopping = asyncio.Event()
-        self._drawing: tuple[Engine, EngineJob] | None = None
-        self._drawn: tuple[Engine, EngineJob] | None = None
-        self._generation: Generation | None = None
+        self._prompting = Prompting(tools.extender, stored)
+        self._pictures = Pictures(tools, stored)
+        self._drawing: Drawing | None = None
+        self._group = asyncio.TaskGroup()
         self._beating = False
         self._telling = Telling(tools.bus, tools.clock, self._progress_pen)
         self._why: str | None = None
+        if stored.request is not None:
+            self._order = order_for(stored, tools.book)
 
     @property
     def ended(self) -> str:
@@ -116,7 +120,7 @@ class Job:
                     "request.refused", code=error.code, reason=error.message, at=error.detail
                 )
             try:
-                async with asyncio.TaskGroup() as group:
+                async with self._group as group:
                     beside = (
                         group.create_task(self._heartbeat(), name="heartbeat"),
                         group.create_task(self._telling.run(), name="progress"),
@@ -125,17 +129,39 @@ class Job:
                     for task in beside:
                         task.cancel()
             finally:
-                self._slot.free()
+                self.slot.free()
             self._log_end()
             await self._forget()
 
     async def interrupt(self, why: Literal["stop", "overtaken"], reason: str) -> None:
         """Stop drawing or waiting; a job that is past drawing finishes."""
-        self._stop = Interrupted(why, reason)
+        await self._interrupt(Interrupted(why, reason))
+
+    def preempted(self, by: str, reason: str) -> None:
+        """Stop drawing for a more urgent job: told by the keeper of the card."""
+        stop = Interrupted("preempted", reason, by=by)
+        self._group.create_task(self._interrupt(stop), name="preempted")
+
+    def revoked(self, reason: str) -> None:
+        """Stop drawing because the card is gone: told by its keeper."""
+        if self._drawing is not None:
+            self._group.create_task(self._drawing.revoke(reason), name="revoked")
+
+    def refresh(self) -> None:
+        """Look whether a cloud may draw it now, or no longer, while it waits for the card."""
+        if self.stored.request is None or not self.slot.waits:
+            return
+        story = self._story
+        found = choices(self.stored, self._seen(), story.history, story.passed)
+        if not isinstance(found, Fault):
+            asked = wish(self.stored, story.history, found, story.passed, is_first=False)
+            self.slot.change(cloud=asked.cloud)
+
+    async def _interrupt(self, stop: Interrupted) -> None:
+        self._stop = stop
         self._stopping.set()
         if self._drawing is not None:
-            engine, engine_job = self._drawing
-            await engine.cancel(engine_job)
+            await self._drawing.interrupt(stop)
 
     def is_overtaken(self, head: LinkHead) -> bool:
         """Tell whether a link that was heard is somebody else's, after what this job has seen."""
@@ -163,33 +189,67 @@ class Job:
                 return await self._ask_bus(command)
             case Draw(started=started, earlier=earlier):
                 return await self._draw(started, earlier)
-            case Keep(attempt=attempt):
-                return await self._keep(attempt)
-            case TakeSlot(slot=kind):
-                return await self._take_slot(kind)
+            case Keep():
+                assert self._drawing is not None, "pictures are stored after they are drawn"
+                percent = self._telling.percent
+                return await self._pictures.keep(self._drawing, self._prompting, percent)
+            case Look():
+                return self._seen()
+            case TakeSlot():
+                return await self._take_slot(command)
             case WaitUntil(due=due, own=own):
                 return await self._wait(due, beating=own)
             case Settle(how=how, reason=reason):
                 await self._settle(how, reason)
             case FreeSlot():
-                self._slot.free()
+                self.slot.free()
             case Discard() | Polish():
-                await self._tidy_up(command)
+                await self._pictures.tidy(command)
             case HandBack():
                 self.handed_back = True  # `agent.dispatch` gives them back in their order.
             case FindRequest():
                 raise AssertionError("only a cancel looks for a request")
         return Done()
 
-    async def _take_slot(self, kind: str) -> Event:
+    def _seen(self) -> Seen:
+        """Look at the engines as this request meets them: with breakers, budgets and its style."""
+        tools, request = self._tools, self.stored.request
+        who = f"{self.stored.who.agent}.{self.stored.who.request_id}"
+        engines = tuple(
+            tools.turnstile.seen(
+                facts,
+                who,
+                tools.engines[facts.name].price_usd(self._order) if facts.is_cloud else 0,
+            )
+            for facts in tools.facts
+        )
+        style = request.options.style if request is not None else None
+        route = catalog.sheet(tools.book, style).route
+        return Seen(engines, Policy(cloud=tools.cloud, style=route))
+
+    async def _take_slot(self, command: TakeSlot) -> Event:
         """Wait for a slot; while the chain is empty, who holds the delivery keeps it alive."""
-        if self._slot.held(kind):
-            return Done(await self._slot.take(kind))
         before, self._beating = self._beating, self._beating or self._story.place.n == 0
         try:
-            return await self._unless_stopped(self._slot.take(kind))
+            return await self._unless_stopped(self._placed(command))
         finally:
             self._beating = before
+
+    async def _placed(self, command: TakeSlot) -> Event:
+        """Wait for a slot, but not longer than to the deadline; the words are found before."""
+        left_s = None
+        if command.due is not None:
+            left_s = max(0.0, (command.due - self._tools.clock.now()).total_seconds())
+        try:
+            async with asyncio.timeout(left_s):
+                await self._prompting.extend(command.candidate)
+                answer = await self.slot.take(command, self)
+        except TimeoutError:
+            return Elsewhere("late", "its deadline has passed")
+        if isinstance(answer, Placed):
+            told = self._prompting.told(answer.candidate)
+            return msgspec.structs.replace(answer, candidate=told)
+        return answer
 
     async def _settle(self, how: Literal["ack", "term"], reason: str) -> None:
         """Settle the newest delivery; what cannot be said now is said after its redelivery."""
@@ -226,121 +286,49 @@ class Job:
         stored = await chain.read_chain(self._tools.bus, self.stored.who)
         if not stored or stored[-1].seq < upto:
             return Unknown("the history is behind its leader")
-        return Links(tuple(codec.decode_link(item.data) for item in stored if item.seq <= upto))
+        links = tuple(codec.decode_link(item.data) for item in stored if item.seq <= upto)
+        await self._forfeit(links)
+        return Links(links)
+
+    async def _forfeit(self, links: tuple[Link, ...]) -> None:
+        """Count as spent what lost workers held at a cloud for this request."""
+        who = f"{self.stored.who.agent}.{self.stored.who.request_id}"
+        for link in links:
+            if isinstance(link, Started):
+                engine = self._tools.engines.get(link.engine)
+                if engine is not None and engine.slot == "cloud":
+                    await self._tools.turnstile.forfeit(who, link.attempt, link.engine)
 
     async def _draw(self, started: Started, earlier: tuple[Started, ...]) -> Event:
         """Let the engine make the pictures; every way it can end is an event."""
-        engine = self._tools.engines[started.engine]
+        tools = self._tools
         try:
-            image = await self._image()
+            image = await self._pictures.first()
         except Fault as fault:
             return Faulted(fault)
-        engine_job = job_for(self.stored, started, earlier, self._tools.book, image)
-        self._drawn = (engine, engine_job)
-        began_s = self._tools.clock.monotonic_s()
-        limit_s = self._tools.time_limit_s(engine_job)
-        self._telling.begin()
-        self._drawing = (engine, engine_job)
-        try:
-            if self._stop is None:
-                async with asyncio.timeout(limit_s):
-                    self._generation = await engine.generate(engine_job, self._telling.report)
-        except CancelledFault as fault:
-            if self._stop is None:
-                return Faulted(fault, self._telling.percent)
-        except TimeoutError:
-            hang = HangFault(f"{engine.name} was not done after {limit_s:.0f} s")
-            return Faulted(hang, self._telling.percent)
-        except Fault as fault:
-            return Faulted(fault, self._telling.percent)
-        except Exception as error:  # The one place where a broken engine becomes a fault.
-            log.exception("engine.broke", engine=engine.name)
-            broken = InternalFault(f"{engine.name} broke: {type(error).__name__}")
-            return Faulted(broken, self._telling.percent)
-        finally:
-            self._drawing = None
-            self._telling.pause()  # Progress ends with the drawing: the next link comes now.
-        if self._generation is None:
-            assert self._stop is not None, "only a stop leaves a drawing without an outcome"
-            return msgspec.structs.replace(self._stop, percent=self._telling.percent)
-        made = Made(
-            model_used=self._generation.model_used,
-            seed=self._generation.seed,
-            cost_usd=self._generation.cost_usd,
-            vram_mib=self._generation.vram_mib,
-            drawn_s=self._tools.clock.monotonic_s() - began_s,
-        )
-        return Drawn(made, max(self._telling.percent, PERCENT_DRAWN))
+        order = msgspec.structs.replace(self._order, image=image, prompt=self._prompting.prompt)
+        job = job_for(order, started, earlier)
+        engine = tools.engines[started.engine]
+        self._drawing = Drawing(tools, engine, job, self.slot, self._telling)
+        if self._stop is not None:
+            await self._drawing.interrupt(self._stop)
+        return await self._drawing.run(self._card_again)
 
-    async def _image(self) -> bytes | None:
-        """Read the picture to start from; only one of the requester's own. Raises: Fault."""
-        request = self.stored.request
-        ref = request.options.image if request is not None else None
-        if ref is None:
-            return None
-        agent, request_id = self.stored.who.agent, None
-        if ref.asset is not None:
-            owner, _, request_id = ref.asset.partition(".")
-            if owner != agent:
-                raise PictureMissingFault("only an own picture can be started from", IMAGE_PATH)
-        data = await self._tools.assets.read_own(agent, request_id=request_id, sha256=ref.sha256)
-        if data is None:
-            raise PictureMissingFault("no such picture is kept here", IMAGE_PATH)
-        return data
-
-    async def _keep(self, attempt: int) -> Event:
-        """Store the pictures just drawn."""
-        generation, request = self._generation, self.stored.request
-        assert generation is not None, "pictures are stored after they are drawn"
-        assert request is not None, "an unreadable request is never drawn"
-        self._generation = None
-        record: dict[str, object] = {
-            "request_id": self.stored.who.request_id,
-            "requester": self.stored.who.requester,
-            "prompt": request.prompt,
-            "options": msgspec.to_builtins(request.options),
-            "seed": generation.seed,
-            "model": generation.model_used,
-            "cost_usd": generation.cost_usd,
-            "attempt": attempt,
-            "workflow": self._drawn[1].workflow if self._drawn is not None else None,
-            "requested_at": self.stored.stored_at.isoformat(),
-            "stored_at": self._tools.clock.now().isoformat(),
-        }
-        try:
-            return Kept(
-                await self._tools.assets.store(
-                    self.stored.who, attempt, self.stored.stored_at, generation.pictures, record
-                )
-            )
-        except Fault as fault:
-            return Faulted(fault, self._telling.percent)
-
-    async def _tidy_up(self, command: Discard | Polish) -> None:
-        """Remove files that lost, or earlier ones of the winner; what stays is for the prune."""
-        assets, stored = self._tools.assets, self.stored
-        try:
-            match command:
-                case Discard(outputs=outputs):
-                    await assets.discard(outputs)
-                case Polish(outputs=outputs, attempt=attempt):
-                    if attempt > 1:
-                        await assets.remove_other_attempts(stored.who, stored.stored_at, outputs)
-                    await assets.thumbnails(outputs)
-        except Fault as fault:
-            log.warning("job.not_tidied", reason=fault.message, at=fault.detail)
+    async def _card_again(self) -> Event:
+        """Wait for the card after a run out of memory."""
+        return await self._unless_stopped(self.slot.oom(self))
 
     async def _wait(self, due: datetime, *, beating: bool) -> Event:
         """Wait for a time of day. Rule 2: only the writer of the head sends heartbeats."""
         before, self._beating = self._beating, beating
         pause_s = (due - self._tools.clock.now()).total_seconds()
         try:
-            return await self._unless_stopped(asyncio.sleep(max(0.0, pause_s)))
+            return await self._unless_stopped(asyncio.sleep(max(0.0, pause_s), Done()))
         finally:
             self._beating = before
 
-    async def _unless_stopped(self, waiting: Coroutine[None, None, str | None]) -> Event:
-        """Wait for something, but not longer than this job is wanted; a result is its place."""
+    async def _unless_stopped(self, waiting: Coroutine[None, None, Event]) -> Event:
+        """Wait for something, but not longer than this job is wanted."""
         async with asyncio.TaskGroup() as group:
             wait = group.create_task(waiting, name="wait")
             stop = group.create_task(self._stopping.wait(), name="stop")
@@ -348,8 +336,9 @@ class Job:
             done = wait.done()
             wait.cancel()
             stop.cancel()
-        if done or self._stop is None:
-            return Done(wait.result() if done else None)
+        if done:
+            return wait.result()
+        assert self._stop is not None, "what ends the wait is a stop"
         return self._stop
 
     def _progress_pen(self) -> Pen:
@@ -376,9 +365,9 @@ class Job:
 
     async def _forget(self) -> None:
         """Let the engine drop what nobody will ask for; what may be adopted stays."""
-        if self._drawn is not None and (self._story.closed or self.handed_back):
-            engine, engine_job = self._drawn
-            await engine.forget(engine_job)
+        drawing = self._drawing
+        if drawing is not None and (self._story.closed or self.handed_back):
+            await drawing.engine.forget(drawing.job)
 
     def _log_end(self) -> None:
         """Write the one canonical line of this job."""

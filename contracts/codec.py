@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from contracts import CONTRACT_VERSION, subjects
 from contracts.errors import ContractError, ErrorBody, ErrorCode
-from contracts.events import Link, LinkHead, Progress, Snapshot, kind_of
+from contracts.events import Idle, Link, LinkHead, Progress, Snapshot, WorkerStatus, kind_of
 from contracts.requests import AspectRatio, Priority, Quality, Request, Style, check
 from contracts.subjects import Identity
 
@@ -129,7 +129,14 @@ def same_request(left: Request, right: Request) -> bool:
 
 
 def encode(
-    value: Request | Link | Progress | Snapshot | ErrorBody | dict[str, ErrorBody],
+    value: Request
+    | Link
+    | Progress
+    | Snapshot
+    | WorkerStatus
+    | Idle
+    | ErrorBody
+    | dict[str, ErrorBody],
 ) -> bytes:
     """Return the bytes of a message."""
     return _encoder.encode(value)

@@ -233,7 +233,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 class AssetFact(Struct, frozen=True, kw_only=True):
-    """What happened to a request after its chain was closed: pinned, dismissed, pruned, rated."""
+    """What happened to a request after its chain was closed: pinned, dismissed, pruned, rated.
+
+    Only a `rated` fact has a `rating`, from 1 (useless) to 5.
+    """
 
     id: str
     request_id: str
@@ -242,6 +245,7 @@ class AssetFact(Struct, frozen=True, kw_only=True):
     by: str
     at: Instant
     reason: str = ""
+    rating: Annotated[int, Meta(ge=1, le=5)] | None = None
 
 
 class Alert(Struct, frozen=True, kw_only=True):
@@ -277,7 +281,10 @@ class Pause(Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):
-    """How one worker stands, as it answers operators."""
+    """How one worker stands, as it answers operators and tells every ten seconds.
+
+    `waiting` are requests that it holds until a slot for them is free.
+    """
 
     worker: str
     state: Literal["ready", "paused", "closed", "stopping"]
@@ -285,6 +292,14 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     running: tuple[str, ...]
     engines: tuple[str, ...]
     permission_errors: int
+    waiting: tuple[str, ...] = ()
+
+
+class Idle(Struct, frozen=True, kw_only=True):
+    """A worker has free slots of these kinds and finds nothing in the lanes."""
+
+    worker: str
+    kinds: tuple[str, ...]
 
 
 class LinkHead(Struct, frozen=True, kw_only=True):

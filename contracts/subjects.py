@@ -38,6 +38,9 @@ EVENTS_ALL: Final = "mmg.event.>"
 EVENT_HANDED_BACK: Final = ("mmg.event.*.*.released", "mmg.event.*.*.preempted")
 PROGRESS_ALL: Final = "mmg.progress.>"
 SNAPSHOT_ALL: Final = "mmg.snapshot.*.*"
+IDLE: Final = "mmg.idle"
+"""A worker with a free slot and nothing to pull: others give back what they hold for theirs."""
+WORKER_ALL: Final = "mmg.worker.*"
 CANCEL_ALL: Final = "mmg.cancel.*.*"
 DEAD_ALL: Final = "mmg.chain.*.*.failed"
 DISMISSED_ALL: Final = "mmg.asset.*.*.dismissed"
@@ -226,6 +229,11 @@ def template_snapshot() -> str:
 def cancel(who: Identity) -> str:
     """Return where the end of one request is asked for (request-reply)."""
     return f"mmg.cancel.{who.agent}.{who.request_id}"
+
+
+def worker(name: str) -> str:
+    """Return the subject of one worker's presence."""
+    return f"mmg.worker.{name}"
 
 
 def rpc(verb: str, worker: str | None = None) -> str:

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from agent import __version__, app
+from agent import __version__
 from agent.assets import room
+from agent.building import build_engines
 from agent.clock import SystemClock
 from agent.commands.findings import Finding
 from agent.config import Config
@@ -114,7 +115,7 @@ ENGINE_PAGE: Final = "see docs/comfyui.md"
 async def engines(config: Config) -> list[Finding]:
     """Ask each engine how it is; the sketch engine draws, so that its fonts are tried too."""
     found: list[Finding] = []
-    for name, engine in (await app.build_engines(config, SystemClock(), "doctor")).items():
+    for name, engine in (await build_engines(config, SystemClock(), "doctor")).items():
         try:
             found.append(await _engine(name, engine))
             warnings = (await engine.health()).warnings

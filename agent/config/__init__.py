@@ -10,9 +10,13 @@ with each key's name in the environment and in `.env`:
     [http]     host MMG_HTTP_HOST · port MMG_HTTP_PORT · public_url MMG_PUBLIC_URL
     [worker]   name MMG_WORKER_NAME · http_port MMG_WORKER_HTTP_PORT · engines MMG_ENGINES
                sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
-               run_timeout_s MMG_RUN_TIMEOUT_S
+               lookahead MMG_LOOKAHEAD · run_timeout_s MMG_RUN_TIMEOUT_S
     [comfyui]  url MMG_COMFYUI_URL · output_dir MMG_COMFYUI_OUTPUT_DIR
                restart MMG_COMFYUI_RESTART · step_timeout_s MMG_STEP_TIMEOUT_S
+    [ollama]   url MMG_OLLAMA_URL · enhance_model MMG_OLLAMA_ENHANCE_MODEL
+    [card]     cards MMG_CARD · reserve_mib MMG_RESERVE_MIB
+               downgrade_first MMG_DOWNGRADE_FIRST · preempt_after_s MMG_PREEMPT_AFTER_S
+               max_wait_s MMG_MAX_WAIT_S · low_hours MMG_LOW_HOURS
     [cloud]    mode MMG_CLOUD · enable_fallback ENABLE_CLOUD_FALLBACK · order MMG_CLOUD_ORDER
                day_usd MMG_CLOUD_DAY_USD · request_usd MMG_CLOUD_REQUEST_USD
                requester_usd MMG_CLOUD_REQUESTER_USD · timeout_s MMG_CLOUD_TIMEOUT_S
@@ -31,17 +35,30 @@ Nothing here connects, creates a folder or reads the environment behind the call
 """
 
 from agent.config.loading import Setting, describe, example_toml, load
-from agent.config.sections import Bus, Cloud, ComfyUI, Config, Http, Logs, Storage, Worker
+from agent.config.sections import (
+    Bus,
+    Card,
+    Cloud,
+    ComfyUI,
+    Config,
+    Http,
+    Logs,
+    Ollama,
+    Storage,
+    Worker,
+)
 from agent.config.values import ConfigError
 
 __all__ = [
     "Bus",
+    "Card",
     "Cloud",
     "ComfyUI",
     "Config",
     "ConfigError",
     "Http",
     "Logs",
+    "Ollama",
     "Setting",
     "Storage",
     "Worker",

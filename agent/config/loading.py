@@ -15,11 +15,13 @@ import msgspec
 from agent.config.row import Row
 from agent.config.sections import (
     Bus,
+    Card,
     Cloud,
     ComfyUI,
     Config,
     Http,
     Logs,
+    Ollama,
     Storage,
     Worker,
     http_url,
@@ -113,6 +115,8 @@ def _config(values: Values, found: Found) -> Config:
         http=Http(**http),
         worker=Worker(**values["worker"]),
         comfyui=ComfyUI(**values["comfyui"]),
+        ollama=Ollama(**values["ollama"]),
+        card=Card(**values["card"]),
         cloud=Cloud(**cloud),
         storage=Storage(**storage),
         logs=Logs(**values["logs"]),

@@ -61,6 +61,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[str, ...] | None
     sketch: Literal["off", "fallback", "only"] | None
     slots: Mapping[str, int]
+    lookahead: int
     drain_s: float
     run_timeout_s: float
 
@@ -77,6 +78,28 @@ class ComfyUI(msgspec.Struct, frozen=True, kw_only=True):
     def urls(self) -> tuple[str, ...]:
         """The servers; without a name, the one at ComfyUI's own default address."""
         return self.url or (COMFYUI_URL,)
+
+
+class Ollama(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Ollama is. `enhance_model` None: prompts are extended by the model that is loaded."""
+
+    url: str
+    enhance_model: str | None
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """The card and who waits for it. Units: MiB, seconds, local hours.
+
+    `cards` has one entry for each ComfyUI; with fewer, the last one counts on. `max_wait_s` holds
+    the classes that are named. `low_hours` None: LOW may start at any hour.
+    """
+
+    cards: tuple[str, ...]
+    reserve_mib: int
+    downgrade_first: bool
+    preempt_after_s: float
+    max_wait_s: Mapping[str, float]
+    low_hours: tuple[float, float] | None
 
 
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +159,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http: Http
     worker: Worker
     comfyui: ComfyUI
+    ollama: Ollama
+    card: Card
     cloud: Cloud
     storage: Storage
     logs: Logs

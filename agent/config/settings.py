@@ -6,10 +6,11 @@ To add a setting: a row here and a field of the same name in `agent.config.secti
 from typing import Final
 
 from agent.config import values
-from agent.config.clouds import CLOUD
+from agent.config.card import CARD
+from agent.config.clouds import CLOUD, PROVIDERS
 from agent.config.row import Row
 
-KNOWN_ENGINES: Final = ("comfyui", "sketch")
+KNOWN_ENGINES: Final = ("comfyui", *PROVIDERS, "sketch")
 CONFIG_NAME: Final = "MMG_CONFIG"
 PREFIX: Final = "MMG_"
 FILE_SUFFIX: Final = "_FILE"
@@ -130,11 +131,20 @@ _WORKER: Final = (
         name="MMG_SLOTS",
         section="worker",
         key="slots",
-        default="cpu:1",
+        default="cpu:2,cloud:4",
         parse=values.slots,
         allowed=f"kind:count with commas; kinds {', '.join(values.SLOT_KINDS)};"
         f" counts 0 to {values.SLOTS_MAX}",
         help="jobs worked at once, for each kind of engine",
+    ),
+    Row(
+        name="MMG_LOOKAHEAD",
+        section="worker",
+        key="lookahead",
+        default="16",
+        parse=values.whole(1, 256),
+        allowed="1 to 256",
+        help="requests that a worker holds while they wait for a slot, to choose among them",
     ),
     Row(
         name="MMG_DRAIN_S",
@@ -195,6 +205,28 @@ _COMFYUI: Final = (
         parse=values.seconds(1, 3600),
         allowed="1 to 3600",
         help="seconds without a step after which a prompt counts as hung",
+    ),
+)
+
+_OLLAMA: Final = (
+    Row(
+        name="MMG_OLLAMA_URL",
+        section="ollama",
+        key="url",
+        default="http://127.0.0.1:11434",
+        parse=values.web_url,
+        allowed="http://host or https://host, perhaps with port and path",
+        help="the Ollama that shares the card with ComfyUI, and that extends prompts if asked to",
+    ),
+    Row(
+        name="MMG_OLLAMA_ENHANCE_MODEL",
+        section="ollama",
+        key="enhance_model",
+        default=None,
+        unset="the largest model that is loaded; while none is, prompts stay as they are",
+        parse=values.tenant_model,
+        allowed="a name as `ollama list` shows it, such as llama3:8b",
+        help="the model that extends prompts; loaded for that only while no model is",
     ),
 )
 
@@ -265,6 +297,8 @@ ROWS: Final[tuple[Row, ...]] = (
     *_HTTP,
     *_WORKER,
     *_COMFYUI,
+    *_OLLAMA,
+    *CARD,
     *CLOUD,
     *_STORAGE,
     *_LOGS,

@@ -23,6 +23,10 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET: Final = re.compile(r"[!-~]{8,512}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TENANT_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
+_CARD: Final = re.compile(r"auto|comfyui|[0-9]{1,3}|(GPU|MIG)-[A-Za-z0-9-]{1,80}")
+HOURS: Final = 24
+LANE_NAMES: Final = ("critical", "high", "medium", "low")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _ANY_USER: Final = re.compile(r"^(.*?://)?.*@", re.DOTALL)
 _USER: Final = re.compile(r"(^|://|,)(?:(?!://)[^,])*@")
@@ -81,6 +85,13 @@ def secret(text: str) -> str:
 def model(text: str) -> str:
     """Parse the name of a provider's model."""
     if not _MODEL.fullmatch(text):
+        raise ValueError("not such a name")
+    return text
+
+
+def tenant_model(text: str) -> str:
+    """Parse the name of a model that Ollama has: with its registry and tag, where it has them."""
+    if not _TENANT_MODEL.fullmatch(text):
         raise ValueError("not such a name")
     return text
 
@@ -160,6 +171,40 @@ def slots(text: str) -> Mapping[str, int]:
     if not any(found.values()):
         raise ValueError("no slot at all: the worker could never start a job")
     return found
+
+
+def cards(text: str) -> tuple[str, ...]:
+    """Parse a comma list of cards: auto, comfyui, an index or a UUID, for each ComfyUI one."""
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        if not _CARD.fullmatch(word):
+            raise ValueError(f"{word!r} names no card")
+    return words
+
+
+def bounds(text: str) -> Mapping[str, float]:
+    """Parse `class:seconds` pairs; a class that is not named keeps its default."""
+    limit = seconds(0, 86400)
+    found: dict[str, float] = {}
+    for pair in text.split(","):
+        name, colon, number = (part.strip() for part in pair.partition(":"))
+        if not colon or name not in LANE_NAMES:
+            raise ValueError(f"{pair.strip()!r} is not class:seconds")
+        if name in found:
+            raise ValueError(f"{name!r} is there twice")
+        found[name] = float(str(limit(number)))
+    return found
+
+
+def hours(text: str) -> tuple[float, float]:
+    """Parse `from-to` in local hours, which may go past midnight."""
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    if not dash:
+        raise ValueError("not from-to")
+    begin, end = _number(first), _number(last)
+    if not (0 <= begin < HOURS and 0 <= end <= HOURS) or begin == end:
+        raise ValueError("not two different hours from 0 to 24")
+    return begin, end
 
 
 def token(text: str) -> str:

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from agent.core.card import SLACK_MIB, Debt, Owed, Reading, is_gone, loaded
+from agent.core.card import SLACK_MIB, Debt, Owed, Reading, is_gone, loaded, owed
 
 Kind = Literal["freeing", "unloading", "reloading"]
 Key = tuple[str, str]
@@ -18,12 +19,13 @@ Key = tuple[str, str]
 class Act(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is under way on the card; nobody is granted meanwhile.
 
-    `until` is its deadline, `goal_mib` what NVML must show as free at its end, `answered` whether
-    who performs it said that it was accepted.
+    It has gone on since `begun_at`; `until` is its deadline, `goal_mib` what NVML must show as
+    free at its end, `answered` whether who performs it said that it was accepted.
     """
 
     kind: Kind
     number: int
+    begun_at: datetime
     until: datetime
     goal_mib: int = 0
     models: tuple[Owed, ...] = ()
@@ -103,8 +105,8 @@ def payment(
     2. ComfyUI holds anything -> it frees first.
     3. It cannot: prompts of people run, or freeing failed for a job of late. If the models do not
        fit beside it -> wait.
-    4. Load them; where freeing for this failed, as well as they fit: a slow LLM is better than
-       none.
+    4. Load them; where freeing for this failed, those that are away, as well as they fit: a slow
+       LLM is better than none. One that is slow already waits until ComfyUI frees.
     """
     due = tuple(one for one in debt.owed if not _is_back(one, reading, gone))
     if not due:
@@ -117,7 +119,31 @@ def payment(
         lacks = sum(one.vram_mib for one in missing(due, reading))
         if is_in_the_way and lacks > card.free_mib:  # 3
             return None
+        if comfyui.held:
+            due = missing(due, reading)
+    if not due:
+        return None
     return LoadBack(models=due, again=partial(due, reading))  # 4
+
+
+def eased(reading: Reading, hopeless: AbstractSet[Key]) -> tuple[Owed, ...]:
+    """Return the models that run partly on the CPU although they would fit without ComfyUI's.
+
+    Without those that were slow also when ComfyUI held nothing: somebody chose that for them.
+    """
+    card, comfyui = reading.card, reading.comfyui
+    if card is None or comfyui is None or not comfyui.held or comfyui.foreign:
+        return ()
+    room = card.free_mib + comfyui.held_mib - SLACK_MIB
+    found: list[Owed] = []
+    for tenant in reading.tenants:
+        for model in tenant.loaded:
+            one = replace(owed(tenant, model, reading.taken_at), vram_mib=model.size_mib)
+            lacks = model.size_mib - model.vram_mib
+            if model.is_partial and lacks <= room and key(one) not in hopeless:
+                found.append(one)
+                room -= lacks
+    return tuple(found)
 
 
 def _is_back(one: Owed, reading: Reading, gone: AbstractSet[Key]) -> bool:

@@ -5,15 +5,13 @@ It must not remember anything: what has happened so far is in `Standing`, kept b
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from math import inf
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from agent.core.card import (
     SLACK_MIB,
-    Owed,
     Reading,
     expiry_wait_s,
     gb,
@@ -23,104 +21,15 @@ from agent.core.card import (
     room_mib,
     smallest_set,
 )
-from agent.core.leases import Ask, Need, WaitFor
+from agent.core.leases import Ask, Need
+from agent.core.scheduler import left_s
+from agent.core.standing import Admit, Away, Busy, Free, Hold, Never, Standing, Unload, Verdict
 from contracts.requests import Priority, Quality
 
 RUNS_OUT_OF_MEMORY_MAX: Final = 2
 """A model that ran out of memory this often is not tried again for the same job."""
 MAY_SHRINK: Final = (Quality.DRAFT, Quality.STANDARD)
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator may choose. `downgrade_first`: rule 5 before rule 4, for everyone."""
-
-    reserve_mib: int = 2048
-    downgrade_first: bool = False
-
-
-class Busy(msgspec.Struct, frozen=True, kw_only=True):
-    """Why nobody may be granted now. Units: `rest_s` how long it is expected to take.
-
-    `is_brief`: memory is being made free, which has a deadline of seconds.
-    """
-
-    wait_for: WaitFor
-    rest_s: float
-    until: str
-    reason: str
-    is_brief: bool = False
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules look at besides the job.
-
-    `reading` None: none that is fresh; `is_unknown`: for so long that the card counts as unknown.
-    `lost` is why there is no card. `is_first`: no waiting job comes before this one. `ahead_s` is
-    what those before it are expected to take. `is_llms_turn`: the models have just come back
-    although jobs waited. `is_lower_spent`: MEDIUM and LOW had their unload.
-    """
-
-    now: datetime
-    settings: Settings
-    reading: Reading | None
-    is_unknown: bool = False
-    lost: str | None = None
-    busy: Busy | None = None
-    is_first: bool = True
-    ahead_s: float = 0.0
-    is_free_paused: bool = False
-    is_unload_paused: bool = False
-    is_llms_turn: bool = False
-    is_lower_spent: bool = False
-
-
-class Admit(msgspec.Struct, frozen=True, kw_only=True):
-    """The job may draw now."""
-
-    need: Need
-    downgraded: bool
-    rule: int
-    reason: str
-
-
-class Free(msgspec.Struct, frozen=True, kw_only=True):
-    """ComfyUI has to free first. `goal_mib`: what NVML must show as free then."""
-
-    goal_mib: int
-    rule: int
-    reason: str
-
-
-class Unload(msgspec.Struct, frozen=True, kw_only=True):
-    """These models have to go first. `goal_mib`: what NVML must show as free then."""
-
-    models: tuple[Owed, ...]
-    goal_mib: int
-    reason: str
-
-
-class Away(msgspec.Struct, frozen=True, kw_only=True):
-    """The job goes to the cloud."""
-
-    reason: str
-
-
-class Never(msgspec.Struct, frozen=True, kw_only=True):
-    """This card will not do the job."""
-
-    why: Literal["no_card", "too_big", "out_of_memory"]
-    reason: str
-
-
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """The job waits."""
-
-    wait_for: WaitFor
-    until: str
-    reason: str
-
-
-Verdict = Admit | Free | Unload | Away | Never | Hold
+LOWER: Final = (Priority.MEDIUM, Priority.LOW)
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +78,10 @@ def admit(ask: Ask, at: Standing) -> Verdict:
     4. CRITICAL, HIGH with nothing ahead, or any job past its max wait (MEDIUM and LOW together
        once in ten minutes) -> unload as few models of tenants as suffice, then grant.
     5. Quality draft or standard and the smaller model fits -> grant it.
-    6. Cloud allowed, and the expected wait exceeds the class's max wait -> cloud.
+    6. Cloud allowed, and the expected wait exceeds the class's max wait and what it would wait
+       there -> cloud. A CRITICAL stays for a wait of a few seconds: a cloud takes longer to begin
+       with. MEDIUM and LOW stay while nobody draws and rule 4 will reach them: only a busy card
+       sends them away, or one whose memory nobody can give back.
     7. Otherwise wait.
     """
     reading = at.reading
@@ -183,11 +95,11 @@ def admit(ask: Ask, at: Standing) -> Verdict:
             until="ComfyUI answers again",
             reason="ComfyUI does not answer",
         )
-    if (busy := at.busy or _foreign(ask, reading)) is not None:
+    if (busy := at.busy or _foreign(ask, at, reading)) is not None:
         hold = Hold(wait_for=busy.wait_for, until=busy.until, reason=busy.reason)
         if busy.is_brief and at.is_first:
             return hold
-        return _cloud(ask, at, busy.rest_s, busy.reason) or hold
+        return _cloud(ask, at, busy.rest_s, busy.reason) or hold  # 6, 7
     if reading.on_cpu:
         return Admit(
             need=ask.need, downgraded=False, rule=0, reason="ComfyUI draws on the CPU, not the card"
@@ -222,6 +134,16 @@ def can_shrink(ask: Ask) -> bool:
     return ask.smaller is not None and ask.quality in MAY_SHRINK
 
 
+def memory_wait_s(ask: Ask, at: Standing) -> float:
+    """Return how long a job is expected to wait for its memory alone; infinite: nobody knows."""
+    reading = at.reading
+    if at.lost is not None or reading is None or reading.comfyui is None:
+        return inf
+    case = _Case(ask=ask, at=at, reading=reading, need=ask.need, downgraded=False)
+    fits = reading.on_cpu or case.room_mib >= case.need.vram_mib or _shrink(case) is not None
+    return 0.0 if fits else _memory_s(case)
+
+
 def _held(case: _Case) -> Verdict | None:  # 1
     if not case.is_held or case.room_mib < case.need.vram_mib:
         return None
@@ -242,7 +164,7 @@ def _fits(case: _Case) -> Verdict | None:  # 2
 def _free(case: _Case) -> Verdict | None:  # 3
     if (
         not case.has_others
-        or case.at.is_free_paused
+        or case.at.free_in_s > 0
         or case.room_after_free_mib < case.need.vram_mib
     ):
         return None
@@ -257,7 +179,7 @@ def _unload(case: _Case) -> Verdict | None:  # 4
     why = _may_unload(case.ask, case.at)
     if why is None:
         return None
-    can_free = case.has_others and not case.at.is_free_paused
+    can_free = case.has_others and case.at.free_in_s <= 0
     room = case.room_after_free_mib if can_free else case.room_mib
     models = smallest_set(case.reading, case.need.vram_mib - room)
     if models is None:
@@ -286,25 +208,25 @@ def _shrink(case: _Case) -> Verdict | None:  # 5
     if room >= smaller.vram_mib:
         return Admit(need=smaller, downgraded=True, rule=5, reason=reason)
     holds = case.reading.comfyui is not None and bool(case.reading.comfyui.held)
-    if holds and not case.at.is_free_paused and case.room_after_free_mib >= smaller.vram_mib:
+    if holds and case.at.free_in_s <= 0 and case.room_after_free_mib >= smaller.vram_mib:
         goal_mib = smaller.vram_mib + case.at.settings.reserve_mib
         return Free(goal_mib=goal_mib, rule=5, reason=f"{reason} once ComfyUI has freed")
     return None
 
 
 def _wait_away(case: _Case) -> Verdict | None:  # 6
-    missing = case.need.vram_mib - max(case.room_mib, case.room_after_free_mib)
-    wait_s = max(case.at.ahead_s, expiry_wait_s(case.reading, missing, case.at.now))
+    memory_s = _memory_s(case)
+    if case.ask.priority in LOWER and memory_s < inf:
+        return None
+    wait_s = max(case.at.ahead_s, memory_s)
     return _cloud(case.ask, case.at, wait_s, f"{case.need.model} does not fit beside the others")
 
 
 def _hold(case: _Case) -> Hold:  # 7
-    ask, at = case.ask, case.at
-    left_s = ask.max_wait_s - (at.now - ask.stored_at).total_seconds()
-    missing = case.need.vram_mib - max(case.room_mib, case.room_after_free_mib)
     until = "memory of the card becomes free"
-    if left_s > 0 and smallest_set(case.reading, missing) is not None:
-        until += f", or in {left_s:.0f} s, when it is past its max wait and a model may be unloaded"
+    unload_s = _unload_in_s(case.ask, case.at)
+    if unload_s > 0 and smallest_set(case.reading, _missing_mib(case)) is not None:
+        until += f", or in {unload_s:.0f} s, when a model may be unloaded for it"
     return Hold(
         wait_for="memory",
         until=until,
@@ -314,22 +236,49 @@ def _hold(case: _Case) -> Hold:  # 7
     )
 
 
+def _missing_mib(case: _Case) -> int:
+    """Return what tenants would have to give for the job."""
+    return case.need.vram_mib - max(case.room_mib, case.room_after_free_mib)
+
+
+def _memory_s(case: _Case) -> float:
+    """Return how long the job is expected to wait for its memory; infinite: for ever."""
+    missing = _missing_mib(case)
+    if missing <= 0:
+        return case.at.free_in_s
+    expiry_s = expiry_wait_s(case.reading, missing, case.at.now)
+    if smallest_set(case.reading, missing) is None:
+        return expiry_s
+    return min(expiry_s, _unload_in_s(case.ask, case.at))
+
+
+def _unload_in_s(ask: Ask, at: Standing) -> float:
+    """Return after how long rule 4 will be open for the job, if it still waits then."""
+    if ask.priority is Priority.CRITICAL:
+        return at.unload_in_s
+    past_s = max(0.0, left_s(ask, at.now, at.settings.rules))
+    gate_s = max(at.unload_in_s, at.turn_in_s)
+    if ask.priority is Priority.HIGH:
+        return max(gate_s, min(at.ahead_s, past_s))
+    return max(gate_s, past_s, at.lower_in_s)
+
+
 def _admit(case: _Case, rule: int, reason: str) -> Admit:
     return Admit(need=case.need, downgraded=case.downgraded, rule=rule, reason=reason)
 
 
 def _may_unload(ask: Ask, at: Standing) -> str | None:
     """Say why this job may have models unloaded now, or None: the gate of rule 4."""
-    if at.is_unload_paused:
+    if at.unload_in_s > 0:
         return None
     if ask.priority is Priority.CRITICAL:
         return "it is CRITICAL"
-    if at.is_llms_turn:
+    if at.turn_in_s > 0:
         return None
     if ask.priority is Priority.HIGH and at.is_first:
         return "it is HIGH and nothing is ahead"
-    is_past = (at.now - ask.stored_at).total_seconds() > ask.max_wait_s
-    if is_past and (ask.priority is Priority.HIGH or not at.is_lower_spent):
+    is_past = left_s(ask, at.now, at.settings.rules) < 0
+    if is_past and (ask.priority is Priority.HIGH or at.lower_in_s <= 0):
         return f"it is {ask.priority} and past its max wait"
     return None
 
@@ -359,22 +308,23 @@ def _unknown(ask: Ask, at: Standing) -> Verdict:
     return Hold(wait_for="reading", until="the card is measured", reason=reason)
 
 
-def _foreign(ask: Ask, reading: Reading) -> Busy | None:
+def _foreign(ask: Ask, at: Standing, reading: Reading) -> Busy | None:
     count = reading.comfyui.foreign if reading.comfyui is not None else 0
     if count == 0:
         return None
     return Busy(
         wait_for="card",
-        rest_s=count * ask.run_s,
+        rest_s=at.ahead_s + count * ask.run_s,
         until="they have finished; prompts of people are never interrupted",
         reason=f"ComfyUI has {count} of other people's prompts",
     )
 
 
 def _cloud(ask: Ask, at: Standing, wait_s: float, why: str) -> Away | None:
-    """Send it away if the whole wait would exceed its class's bound: rule 6."""
-    waited_s = (at.now - ask.stored_at).total_seconds()
-    if waited_s + wait_s <= ask.max_wait_s:
+    """Send it away if the whole wait would exceed its bound, and the wait there: rule 6."""
+    if left_s(ask, at.now, at.settings.rules) >= wait_s or wait_s <= at.cloud_s:
+        return None
+    if ask.priority is Priority.CRITICAL and wait_s <= at.settings.preempt_after_s:
         return None
     bound = f"it would wait longer than its {ask.max_wait_s:.0f} s"
     return _away(ask, f"{why}; {bound}" if wait_s < inf else f"{why}; no end is in sight")

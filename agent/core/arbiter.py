@@ -29,10 +29,14 @@ for all), performs the decisions of one answer in their order, and reports on so
 - After a run out of memory: `oom` instead of `release`, and then nothing: the job waits again, and
   `Grant`, `ToCloud` or `Refuse` comes, as after a request.
 - `Revoke`: interrupt the run; it is a fault `engine_down`. `release` need not be called.
+- `Preempt`: interrupt the run: `preempted`, back to its lane, no try counted. `release` when the
+  card is free, which is also when it has ended by itself meanwhile. Its next `Ask` says
+  `preempted` one more.
 - `FreeComfyUI`: POST /free with unload_models and free_memory, then `freed` (it answered) or
   `free_failed`. `freed` alone grants nothing: readings show what is free.
 - `WriteDebt`: store it in `mmg_state` and wait for the answer. If that fails, do not unload: call
-  `unload_failed` with the number of the `UnloadModels` behind it.
+  `unload_failed` with the number of the `UnloadModels` behind it. Where none is behind it, a model
+  is owed that is loaded and slow: go on.
 - `UnloadModels`: keep_alive 0 for each model, then `unloaded` when all were accepted, or
   `unload_failed`. `unloaded` alone grants nothing either.
 - `Reload`: for those in `again` keep_alive 0 and wait until they are no longer listed; then load
@@ -42,36 +46,28 @@ for all), performs the decisions of one answer in their order, and reports on so
 - `ClearDebt`: delete it from `mmg_state`. If that fails, the next start pays it again: no harm.
 - `Alert`: raise it. `tick` at least once a second.
 
-A worker that starts reads its debt from `mmg_state` and passes it to the constructor. The order in
-which jobs may start at all is the scheduler's: it asks only for those that may, and here CRITICAL
-comes before HIGH and so on, within a class the first to ask; one whose model does not fit is
+- `busy_elsewhere` whenever a job of another slot starts or ends: fairness and rule 6 need it.
+
+A worker that starts reads its debt from `mmg_state` and passes it to the constructor. Every job
+that wants the card asks as soon as the worker holds it: those that wait here are its waiting room.
+`agent.core.scheduler` says in which order they are considered; one whose model does not fit is
 overtaken by one whose model does.
 """
 
 from datetime import datetime
-from typing import Final
 
 from msgspec.structs import replace
 
 from agent.core import admission
 from agent.core.acts import Kind, key
-from agent.core.admission import (
-    Admit,
-    Away,
-    Busy,
-    Free,
-    Hold,
-    Never,
-    Standing,
-    Unload,
-    Verdict,
-)
+from agent.core.admission import LOWER
 from agent.core.card import Owed, Reading, merged, tenants_mib
 from agent.core.leases import (
     Ask,
     Decision,
     Decisions,
     Downgrade,
+    Elsewhere,
     Grant,
     Lease,
     Refuse,
@@ -80,14 +76,13 @@ from agent.core.leases import (
     Wait,
     WriteDebt,
 )
-from agent.core.tending import EVICTION_S, LOWER_S, Tending, Waiting, after, is_before
-from contracts.requests import Priority
+from agent.core.line import Line
+from agent.core.scheduler import Turn
+from agent.core.standing import Admit, Away, Free, Hold, Never, Unload, Verdict
+from agent.core.tending import EVICTION_S, LOWER_S, Waiting, after
 
-LOWER: Final = (Priority.MEDIUM, Priority.LOW)
-_ORDER: Final = tuple(Priority)
 
-
-class Arbiter(Tending):
+class Arbiter(Line):
     """Who may use the card; a method for each event, each answers with decisions."""
 
     # --- events --------------------------------------------------------------------------------
@@ -180,6 +175,11 @@ class Arbiter(Tending):
         self._changed_at = now
         return self._settle(now)
 
+    def busy_elsewhere(self, elsewhere: Elsewhere, now: datetime) -> Decisions:
+        """Take what the worker does beside the card: for fairness and for rule 6."""
+        self.elsewhere, self._told_at = elsewhere, now
+        return self._settle(now)
+
     def tick(self, now: datetime) -> Decisions:
         """Let time pass."""
         return self._settle(now)
@@ -193,61 +193,26 @@ class Arbiter(Tending):
         self._watch_act(now, said)
         if self._is_overdue(now):
             self._pay(now, said)
+        turns = self.turns(now)
+        self._preempt(turns, now, said)
         ahead_s = self._rest_s(now)
-        for place, one in enumerate(self._in_order()):
+        for place, turn in enumerate(turns):
+            one = self._waiting(turn.job)
+            if turn.is_asleep:
+                self._hold(one, _asleep(turn), 7, said)
+                continue
             standing = self._standing(now, ahead_s=ahead_s, is_first=place == 0)
-            self._conclude(one, admission.admit(one.ask, standing), now, said)
+            verdict = admission.admit(one.ask, standing)
+            if isinstance(verdict, Admit):
+                self.starts = self.starts.after(turn)
+            self._conclude(one, verdict, now, said)
             ahead_s += one.ask.run_s
-        if not self.waiting:
+        if not self._awake(now):
+            self._ease(now, said)
             self._pay(now, said)
+        self._watch_starving(now, said)
         self._want_reading(now, said)
         return tuple(said)
-
-    def _in_order(self) -> list[Waiting]:
-        return sorted(self.waiting, key=lambda one: (_ORDER.index(one.ask.priority), one.number))
-
-    def _standing(self, now: datetime, *, ahead_s: float, is_first: bool) -> Standing:
-        on_cpu = self._reading is not None and self._reading.on_cpu
-        return Standing(
-            now=now,
-            settings=self.settings,
-            reading=self._fresh(now),
-            is_unknown=self._is_unknown,
-            lost=None if on_cpu else self.lost,
-            busy=self._busy(ahead_s),
-            is_first=is_first,
-            ahead_s=ahead_s,
-            is_free_paused=is_before(now, self._free_pause),
-            is_unload_paused=is_before(now, self._unload_pause),
-            is_llms_turn=is_before(now, self._turn_until),
-            is_lower_spent=is_before(now, self._lower_again),
-        )
-
-    def _busy(self, ahead_s: float) -> Busy | None:
-        """Say why the card cannot be granted to anybody now, or None."""
-        if self.lease is not None:
-            job = self.lease.ask.job
-            return Busy(
-                wait_for="card",
-                rest_s=ahead_s,
-                until=f"{job} has its image",
-                reason=f"{job} draws on the card",
-            )
-        if self.act is not None:
-            return Busy(
-                wait_for=self.act.kind,
-                rest_s=ahead_s,
-                until="a reading shows that it is done, or its deadline passes",
-                reason=f"{self.act.kind} is under way on the card",
-                is_brief=self.act.kind != "reloading",
-            )
-        return None
-
-    def _rest_s(self, now: datetime) -> float:
-        if self.lease is None:
-            return 0.0
-        ran_s = (now - self.lease.granted_at).total_seconds()
-        return max(0.0, self.lease.ask.run_s - ran_s)
 
     def _conclude(
         self, one: Waiting, verdict: Verdict, now: datetime, said: list[Decision]
@@ -265,6 +230,7 @@ class Arbiter(Tending):
                 self._hold(one, _during("unloading", reason), 4, said)
             case Away(reason=reason):
                 self._forget(job)
+                self._take_cloud(now)
                 said.append(ToCloud(job=job, reason=reason))
             case Never(why=why, reason=reason):
                 self._forget(job)
@@ -318,6 +284,7 @@ class Arbiter(Tending):
         debt = self.debt = merged(self.debt, verdict.models, now)
         models, reason = verdict.models, f"rule 4: {verdict.reason}"
         self._gone -= {key(one) for one in models}
+        self._lower_before = self._lower_again
         if ask.priority in LOWER:
             self._lower_again = after(now, LOWER_S)
         number = self._begin("unloading", EVICTION_S, now, goal_mib=verdict.goal_mib, models=models)
@@ -337,8 +304,14 @@ class Arbiter(Tending):
     def _refused(self, number: int, reason: str, now: datetime) -> Decisions:
         said: list[Decision] = []
         if self.act is not None and self.act.number == number:
+            if self.act.kind == "unloading":  # Nothing left the card: MEDIUM and LOW may again.
+                self._lower_again = self._lower_before
             self._fail(self.act, reason, now, said)
         return (*said, *self._settle(now))
+
+
+def _asleep(turn: Turn) -> Hold:
+    return Hold(wait_for="night", until="the night window opens", reason=turn.reason)
 
 
 def _during(kind: Kind, reason: str) -> Hold:

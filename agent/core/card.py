@@ -65,6 +65,13 @@ class ComfyUI(msgspec.Struct, frozen=True, kw_only=True):
     on_cpu: bool = False
 
 
+class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ComfyUI says of itself; `card` is its device, everybody's programs included."""
+
+    comfyui: ComfyUI
+    card: Card | None = None
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """One measured picture of the card; old as soon as taken.
 
@@ -91,6 +98,10 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     vram_mib: int
     keep_alive_s: int | None
+
+
+class DebtError(Exception):
+    """The debt cannot be read or written now."""
 
 
 class Debt(msgspec.Struct, frozen=True, kw_only=True):

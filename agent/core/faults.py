@@ -39,6 +39,10 @@ class InternalFault(Fault):
     """Something broke inside mmg; the log has the traceback."""
 
 
+class TriesSpentFault(InternalFault):
+    """Every engine that could do it has used up its tries."""
+
+
 class CancelledFault(Fault):
     """The job was interrupted because somebody asked for it."""
 
@@ -79,6 +83,12 @@ class OutOfMemoryFault(Fault):
 
     code = ErrorCode.OUT_OF_MEMORY
     remedy = Remedy.RETRY
+
+
+class CardTooSmallFault(OutOfMemoryFault):
+    """The card has no more room for the job, also with what may be freed."""
+
+    remedy = Remedy.OTHER_ENGINE
 
 
 class HangFault(Fault):

@@ -4,13 +4,14 @@ Pure data and folds. Which step comes next is for `agent.core.story`.
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
 from contracts.errors import ErrorCode, error_body
-from contracts.events import FaultRecord, Link, Retrying, Started
+from contracts.events import FaultRecord, Link, Preempted, Retrying, Started
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
 
@@ -68,9 +69,10 @@ def place_after(seq: int, link: Link) -> Place:
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """What a chain says of the tries so far."""
+    """What a chain says of the tries so far, and how often it was `preempted`."""
 
     faults: tuple[FaultRecord, ...] = ()
+    preempted: int = 0
 
     def lost(self) -> int:
         """Return how many workers were lost with this request in hand."""
@@ -82,31 +84,43 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
     def plus(self, fault: FaultRecord) -> "History":
         """Return this history with one more fault."""
-        return History(faults=(*self.faults, fault))
+        return msgspec.structs.replace(self, faults=(*self.faults, fault))
+
+    def ooms(self, engine: str) -> int:
+        """Return how many tries at `engine` ran out of memory."""
+        return sum(
+            fault.engine == engine and fault.error.code is ErrorCode.OUT_OF_MEMORY
+            for fault in self.faults
+        )
 
 
-def fold(links: Iterable[Link], *, taken_over: bool) -> History:
+def fold(
+    links: Iterable[Link], *, taken_over: bool, paid: AbstractSet[str] = frozenset()
+) -> History:
     """Read the tries out of a chain.
 
     A `retrying` is a failed try at the engine of the `started` before it. A `started` directly on
-    a `started`, and with `taken_over` a `started` at the end, is a lost worker. `released` and
+    a `started`, and with `taken_over` a `started` at the end, is a lost worker; at one of the
+    `paid` engines it is a purchase without a known end, which is not made again. `released` and
     `preempted` cost no try.
     """
     faults: list[FaultRecord] = []
     running: Started | None = None
+    preempted = 0
     for link in links:
         if isinstance(link, Started):
             if running is not None:
-                faults.append(_lost(running))
+                faults.append(_lost(running, paid))
             running = link
             continue
+        preempted += isinstance(link, Preempted)
         if isinstance(link, Retrying):
             engine = running.engine if running is not None else None
             faults.append(FaultRecord(attempt=link.attempt, engine=engine, error=link.error))
         running = None
     if taken_over and running is not None:
-        faults.append(_lost(running))
-    return History(faults=tuple(faults))
+        faults.append(_lost(running, paid))
+    return History(faults=tuple(faults), preempted=preempted)
 
 
 def backoff_s(tries: int, spread: float) -> float:
@@ -114,10 +128,12 @@ def backoff_s(tries: int, spread: float) -> float:
     return RETRY_FIRST_S * 2.0 ** max(0, tries - 1) * (0.8 + 0.4 * spread)
 
 
-def _lost(running: Started) -> FaultRecord:
+def _lost(running: Started, paid: AbstractSet[str]) -> FaultRecord:
     message = f"worker {running.worker} was lost in attempt {running.attempt}"
+    code = ErrorCode.WORKER_LOST
+    if running.engine in paid:
+        message += f"; what {running.engine} sold it is unknown, and is not bought again"
+        code = ErrorCode.UNKNOWN_OUTCOME
     return FaultRecord(
-        attempt=running.attempt,
-        engine=running.engine,
-        error=error_body(ErrorCode.WORKER_LOST, message),
+        attempt=running.attempt, engine=running.engine, error=error_body(code, message)
     )

@@ -26,8 +26,10 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     `smaller` is what it may be downgraded to; None: nothing (quality high or premium, a model or
     workflow that was named, no smaller workflow here). `cloud`: allowed by request, settings and
-    budget. `ooms`: runs of it that ran out of memory before, on whichever worker. Units: `run_s` is
-    what its run is expected to take, `max_wait_s` its class's bound, counted from `stored_at`.
+    budget. `seq` is the sequence of its stored request. `ooms`: runs of it that ran out of memory
+    before, `preempted`: how often it was interrupted for a CRITICAL; both on whichever worker.
+    Units: `run_s` is what its run is expected to take, `run_error_s` by how much runs of its kind
+    missed that, `max_wait_s` its class's bound, counted from `stored_at`.
     """
 
     job: str
@@ -38,17 +40,43 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float
     smaller: Need | None = None
     cloud: bool = False
+    requester: str = ""
+    seq: int = 0
     run_s: float = 10.0
+    run_error_s: float = 5.0
     ooms: int = 0
+    preempted: int = 0
+
+    @property
+    def model(self) -> str:
+        """The model it needs."""
+        return self.need.model
+
+
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker does beside the card.
+
+    `running`: requesters with the number of their jobs in slots of other kinds. `cloud_s`: for each
+    cloud slot, after how long it would take up a job that is sent there now, those that wait for
+    it counted; empty: at once. Units: `cloud_run_s` is what a job takes there.
+    """
+
+    running: tuple[tuple[str, int], ...] = ()
+    cloud_s: tuple[float, ...] = ()
+    cloud_run_s: float = 15.0
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """The right to the card for one job, until it is released or revoked."""
+    """The right to the card for one job, until it is released or revoked.
+
+    `preempted_by` is the job for which it is being interrupted.
+    """
 
     ask: Ask
     need: Need
     granted_at: datetime
     downgraded: bool
+    preempted_by: str = ""
 
 
 # --- what is decided ---------------------------------------------------------------------------
@@ -148,7 +176,23 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-WaitFor = Literal["reading", "comfyui", "card", "memory", "freeing", "unloading", "reloading"]
+class Preempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Interrupt the job that draws: `by` needs the card now. Answered by `release`.
+
+    It goes back to its lane as `preempted`, and no try is counted. Units: `lost_s` GPU seconds are
+    thrown away, `rest_s` more would have been needed.
+    """
+
+    job: str
+    by: str
+    lost_s: float
+    rest_s: float
+    reason: str
+
+
+WaitFor = Literal[
+    "reading", "comfyui", "card", "memory", "night", "freeing", "unloading", "reloading"
+]
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +219,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         "reload_failed",
         "partial_offload",
         "tenant_grew",
+        "critical_starves",
     ]
     reason: str
 
@@ -191,6 +236,7 @@ Decision = (
     | ToCloud
     | Refuse
     | Revoke
+    | Preempt
     | Wait
     | Alert
 )

@@ -19,6 +19,7 @@ from contracts.events import (
     Expired,
     Failed,
     Output,
+    Preempted,
     Progress,
     Released,
     Retrying,
@@ -39,13 +40,17 @@ class Author(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine reported of a successful try. Units: seconds, US dollars, MiB."""
+    """What is known of a successful try. Units: seconds, US dollars (all attempts), MiB.
+
+    `downgraded`: a smaller model than the request would have got was used.
+    """
 
     model_used: str
     seed: int
     cost_usd: float
     vram_mib: int | None
     drawn_s: float
+    downgraded: bool = False
 
 
 class _Fields(TypedDict):
@@ -127,7 +132,7 @@ class Pen(msgspec.Struct, frozen=True, kw_only=True):
             cost_usd=made.cost_usd,
             seed=made.seed,
             vram_used_gb=None if made.vram_mib is None else round(made.vram_mib / 1024, 2),
-            downgraded=False,
+            downgraded=made.downgraded,
             retry_count=self.place.attempt - 1,
             reason=started.reason,
             outputs=outputs,
@@ -162,6 +167,34 @@ class Pen(msgspec.Struct, frozen=True, kw_only=True):
             ErrorCode.EXPIRED, f"it did not start within {deadline_s} s", "$.deadline_s"
         )
         return Expired(**self.fields("expired", error.message), error=error)
+
+    def preempted(self, by: str, reason: str) -> Preempted:
+        """Return the hand-back of a request whose card a more urgent one needs."""
+        return Preempted(
+            **self.fields("preempted", "Interrupted for a more urgent request; queued again."),
+            by=by,
+            reason=reason,
+        )
+
+    def dry(self, candidates: tuple[Candidate, ...], seed: int) -> Completed:
+        """Return the end of a dry run: what would have been done, and that nothing was."""
+        first = candidates[0]
+        reason = "; then ".join(f"{one.engine} ({one.model}): {one.reason}" for one in candidates)
+        return Completed(
+            **self.fields("completed", f"Dry run: {first.engine} would draw it.", percent=100),
+            generation_time_seconds=0.0,
+            queue_time_seconds=round(self.stored.waited_s(self.now), 3),
+            model_used=first.model,
+            engine=first.engine,
+            cost_usd=0.0,
+            seed=seed,
+            vram_used_gb=None,
+            downgraded=False,
+            retry_count=0,
+            reason=f"dry run, nothing was drawn: {reason}",
+            outputs=(),
+            output=None,
+        )
 
     def released(self, reason: str) -> Released:
         """Return the hand-back of a request whose worker stops."""

@@ -110,6 +110,10 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
         """What is set aside now. Units: US dollars."""
         return sum(hold.amount for hold in self.holds) / MICRO
 
+    def request_usd(self, request: str) -> float:
+        """What one request, `<agent>.<request_id>`, has cost so far. Units: US dollars."""
+        return (self.requests.get(request, 0) + self.before.get(request, 0)) / MICRO
+
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A budget does not allow a purchase; `reason` is for a person."""

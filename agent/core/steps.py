@@ -11,6 +11,7 @@ import msgspec
 from agent.core.faults import Fault
 from agent.core.job import Head, StoredRequest
 from agent.core.links import Made
+from agent.core.routing import Candidate, EngineFacts, Policy
 from contracts.events import Link, Output, Started
 
 # --- what is to be done ------------------------------------------------------------------------
@@ -43,10 +44,23 @@ class AskLane(msgspec.Struct, frozen=True):
     seq: int
 
 
-class TakeSlot(msgspec.Struct, frozen=True):
-    """Wait for a slot of this kind; answered by Done or Interrupted."""
+class Look(msgspec.Struct, frozen=True):
+    """Look at engines, breakers and budgets now; answered by Seen."""
 
-    slot: str
+
+class TakeSlot(msgspec.Struct, frozen=True):
+    """Wait for a slot for this candidate; answered by Placed, Elsewhere or Interrupted.
+
+    `cloud`: another candidate is a cloud, so that the arbiter may send the job there. Of earlier
+    attempts it has to know how often it was `preempted` and ran out of memory (`ooms`). Not later
+    than `due`, where there is a deadline.
+    """
+
+    candidate: Candidate
+    cloud: bool = False
+    preempted: int = 0
+    ooms: int = 0
+    due: datetime | None = None
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -106,6 +120,7 @@ Command = (
     | FindRequest
     | ReadHistory
     | AskLane
+    | Look
     | TakeSlot
     | Draw
     | FreeSlot
@@ -167,6 +182,31 @@ class Waits(msgspec.Struct, frozen=True):
     waits: bool
 
 
+class Seen(msgspec.Struct, frozen=True):
+    """The engines as routing sees them, and what operator and style prefer."""
+
+    engines: tuple[EngineFacts, ...]
+    policy: Policy = Policy()
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A slot is held, for this candidate: perhaps a smaller model. `place` is the slot's name."""
+
+    candidate: Candidate
+    place: str | None = None
+
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """There will be no slot for this candidate.
+
+    `cloud`: it would wait too long; `no_card`, `too_big`, `out_of_memory`: this card cannot do it;
+    `late`: its deadline has passed.
+    """
+
+    why: Literal["cloud", "no_card", "too_big", "out_of_memory", "late"]
+    reason: str
+
+
 class Drawn(msgspec.Struct, frozen=True):
     """The pictures are made; `percent` is the last progress that was told."""
 
@@ -188,17 +228,20 @@ class Faulted(msgspec.Struct, frozen=True):
 
 
 class Interrupted(msgspec.Struct, frozen=True):
-    """The job was stopped: the worker drains (`stop`) or the chain moved on (`overtaken`)."""
+    """The job was stopped.
 
-    why: Literal["stop", "overtaken"]
+    `stop`: the worker drains; `overtaken`: the chain moved on; `preempted`: a more urgent job
+    needs the card, `by`.
+    """
+
+    why: Literal["stop", "overtaken", "preempted"]
     reason: str
     percent: int = 0
+    by: str = ""
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It is done, or it cannot be helped. `place` is the name of a slot just taken."""
-
-    place: str | None = None
+    """It is done, or it cannot be helped."""
 
 
 Event = (
@@ -208,6 +251,9 @@ Event = (
     | NotFound
     | Links
     | Waits
+    | Seen
+    | Placed
+    | Elsewhere
     | Drawn
     | Kept
     | Faulted

@@ -12,14 +12,16 @@ The rules, by the numbers of the design's section 3:
 3. An append that ends `Unknown` settles nothing, deletes nothing, says nothing.
 4. End: store the pictures, append the end, ack; in this order. Superseded: discard own files.
 5. A fault is a `retrying` link or the end; three tries an engine, three lost workers in all.
-6. Stop: `released`, then the delivery goes back.
+6. Stop: `released`, then the delivery goes back. A more urgent request: `preempted`, likewise.
 """
 
 from collections.abc import Generator
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from agent.core import routing
-from agent.core.faults import Fault, InternalFault, Remedy
+from agent.core.catalog import seed_for
+from agent.core.choosing import choices, wish
+from agent.core.faults import Fault, Remedy, TriesSpentFault
 from agent.core.job import (
     EMPTY,
     TRIES_MAX,
@@ -31,15 +33,15 @@ from agent.core.job import (
     place_after,
 )
 from agent.core.links import Author, Pen
-from agent.core.routing import Candidate, EngineFacts
+from agent.core.routing import Candidate
 from agent.core.steps import (
     Append,
     AskLane,
     Command,
     Discard,
-    Done,
     Draw,
     Drawn,
+    Elsewhere,
     Event,
     Faulted,
     FreeSlot,
@@ -48,19 +50,25 @@ from agent.core.steps import (
     Keep,
     Kept,
     Links,
+    Look,
+    Placed,
     Polish,
     ReadHead,
     ReadHistory,
+    Seen,
     Settle,
     Stored,
     Superseded,
-    TakeSlot,
     Told,
     Waits,
     WaitUntil,
 )
 from contracts.errors import ErrorBody
 from contracts.events import FaultRecord, Link, Retrying, Started, is_terminal, kind_of
+from contracts.requests import Request
+
+LOOK_AGAIN_S: Final = 1.0
+"""How long to wait for an engine that works, before the engines are looked at again."""
 
 Steps = Generator[Command, Told, None]
 Asking = Generator[Command, Told, Event]
@@ -70,27 +78,22 @@ class Story:
     """The steps of one job.
 
     `ended` tells where it stands: the kind of the chain's end if this job wrote it, else
-    `settled`, `released`, `superseded` or `lapsed`. `closed`: the chain is known to have ended;
-    `mine`: the link at `place` is this job's own.
+    `settled`, `released`, `preempted`, `superseded` or `lapsed`. `closed`: the chain is known to
+    have ended; `mine`: the link at `place` is this job's own.
     """
 
-    def __init__(
-        self,
-        stored: StoredRequest,
-        author: Author,
-        facts: tuple[EngineFacts, ...],
-        now: datetime,
-    ) -> None:
+    def __init__(self, stored: StoredRequest, author: Author, now: datetime) -> None:
         """Begin with a delivery in hand and nothing said about it."""
         self.stored = stored
         self.author = author
-        self.facts = facts
         self.now = now
+        self.seen = Seen(())
         self.place: Place = EMPTY
         self.mine = False
         self.percent = 0
         self.history = History()
         self.earlier: tuple[Started, ...] = ()
+        self.passed: dict[str, Elsewhere] = {}
         self.ended = "lapsed"
         self.closed = False
 
@@ -138,9 +141,12 @@ class Story:
         links = yield from self._ask(ReadHistory(head.seq))
         if not isinstance(links, Links):
             return None
-        self.history = fold(links.links, taken_over=True)
+        yield from self._look()
+        paid = frozenset(facts.name for facts in self.seen.engines if facts.is_cloud)
+        self.history = fold(links.links, taken_over=True, paid=paid)
         self.earlier = tuple(link for link in links.links if isinstance(link, Started))
         self.place = place_after(head.seq, head.link)
+        self.percent = head.link.progress_percent
         if isinstance(head.link, Retrying) and head.link.due_at > self.now:
             yield from self._ask(FreeSlot())
             waited = yield from self._ask(WaitUntil(head.link.due_at, own=False))
@@ -156,25 +162,10 @@ class Story:
 
         `engine` is the one that the last `retrying` announced.
         """
-        request = self.stored.request
-        assert request is not None, "an unreadable request is refused, not started"
-        if self.place.n == 0 and self.stored.is_late(self.now):
-            assert request.deadline_s is not None, "only a deadline makes a request late"
-            return (yield from self._end(self._pen().expired(request.deadline_s)))
-        if self.history.lost() >= TRIES_MAX:
-            error = self.history.faults[-1].error
-            return (yield from self._end(self._pen().failed(error, self.history, dead=True)))
-        candidate = self._candidate(engine)
-        if isinstance(candidate, Fault):
-            spent = bool(self.history.faults)
-            error = self.history.faults[-1].error if spent else candidate.body()
-            return (yield from self._end(self._pen().failed(error, self.history, dead=spent)))
-        slot = yield from self._ask(TakeSlot(candidate.slot))
-        if isinstance(slot, Interrupted):
-            yield from self._stop_waiting(slot)
-            return None
-        place = slot.place if isinstance(slot, Done) else None
-        link = self._pen().started(candidate, place)
+        placed = yield from self._slot(engine)
+        if not isinstance(placed, Placed):
+            return placed
+        link = self._pen().started(placed.candidate, placed.place)
         outcome = yield from self._ask(Append(link, self.place.seq))
         if isinstance(outcome, Superseded):
             return outcome
@@ -184,6 +175,77 @@ class Story:
         self.percent = 0
         return link
 
+    def _slot(self, last: str | None) -> Generator[Command, Told, Placed | Superseded | None]:
+        """Get a slot for the best candidate, passing over those that have none for it.
+
+        1. Too late, or too many lost workers: the end.
+        2. Nobody can do it: the end. A dry run: the end too, with what would have been done.
+        3. The best one is in trouble, so all are: look again soon; no try is spent on it.
+        4. A slot, or the reason why there is none: the next candidate.
+        """
+        while True:
+            if (end := self._cannot_begin()) is not None:  # 1
+                return (yield from self._end(end))
+            found = yield from self._choices((last, Remedy.RETRY))
+            if (end := self._cannot_be_done(found)) is not None:  # 2
+                return (yield from self._end(end))
+            assert isinstance(found, tuple), "a fault is an end"
+            before = self.passed.get(found[0].engine)
+            if found[0].trouble or (before is not None and before.why == "no_card"):  # 3
+                self.passed.clear()
+                soon = self.now + timedelta(seconds=LOOK_AGAIN_S)
+                answer = yield from self._ask(WaitUntil(soon, own=self.mine or self.place.n == 0))
+            else:
+                is_first = self.place.n == 0
+                asked = wish(self.stored, self.history, found, self.passed, is_first=is_first)
+                answer = yield from self._ask(asked)  # 4
+            match answer:
+                case Placed():
+                    return answer
+                case Interrupted():
+                    yield from self._stop_waiting(answer)
+                    return None
+                case Elsewhere() if answer.why != "late":
+                    self.passed[found[0].engine] = answer
+
+    def _cannot_begin(self) -> Link | None:
+        """Return the end of a request that must not start (any more): rule 1 of `_slot`."""
+        deadline_s = self._request.deadline_s
+        if self.place.n == 0 and deadline_s is not None and self.stored.is_late(self.now):
+            return self._pen().expired(deadline_s)
+        if self.history.lost() >= TRIES_MAX:
+            error = self.history.faults[-1].error
+            return self._pen().failed(error, self.history, dead=True)
+        return None
+
+    def _cannot_be_done(self, found: tuple[Candidate, ...] | Fault) -> Link | None:
+        """Return the end of a request that nobody can do, or nobody shall: rule 2 of `_slot`."""
+        if isinstance(found, Fault):
+            spent = isinstance(found, TriesSpentFault) and bool(self.history.faults)
+            error = self.history.faults[-1].error if spent else found.body()
+            return self._pen().failed(error, self.history, dead=spent)
+        if self._request.dry_run:
+            seed = self._request.options.seed
+            return self._pen().dry(found, seed_for(self.stored.who) if seed is None else seed)
+        return None
+
+    def _choices(
+        self, last: tuple[str | None, Remedy]
+    ) -> Generator[Command, Told, tuple[Candidate, ...] | Fault]:
+        """Look at the engines and order those that are left."""
+        yield from self._look()
+        return choices(self.stored, self.seen, self.history, self.passed, last)
+
+    def _look(self) -> Generator[Command, Told, None]:
+        seen = yield from self._ask(Look())
+        assert isinstance(seen, Seen), "Look is answered by Seen"
+        self.seen = seen
+
+    @property
+    def _request(self) -> Request:
+        assert self.stored.request is not None, "an unreadable request is refused, not started"
+        return self.stored.request
+
     def _stop_waiting(self, event: Interrupted) -> Steps:
         """Give back a request that waits for a slot: rule 2 says who may."""
         if event.why == "stop" and self.place.n == 0:
@@ -191,37 +253,6 @@ class Story:
             yield from self._ask(HandBack())
         elif event.why == "stop" and self.mine:
             yield from self._interrupted(event)
-
-    def _candidate(self, last: str | None, remedy: Remedy = Remedy.RETRY) -> Candidate | Fault:
-        """Choose an engine that has tries left, or the fault that says why there is none.
-
-        In the order of routing, except that RETRY stays with `last` and OTHER_ENGINE leaves it,
-        as long as that is possible.
-        """
-        assert self.stored.request is not None, "an unreadable request is refused, not routed"
-        missing = routing.missing_feature(self.stored.request)
-        if missing is not None:
-            return missing
-        try:
-            candidates = routing.route(self.stored.request, self.facts)
-        except Fault as fault:
-            return fault
-        left = [
-            candidate
-            for candidate in candidates
-            if self.history.tries(candidate.engine) < TRIES_MAX and not self._gave_up(candidate)
-        ]
-        if not left:
-            return InternalFault("no engine is left that could be tried")
-        stay = remedy is Remedy.RETRY
-        return min(left, key=lambda candidate: (candidate.engine == last) != stay)
-
-    def _gave_up(self, candidate: Candidate) -> bool:
-        """Tell whether an engine answered that it never will: OTHER_ENGINE moved on from it."""
-        return any(
-            fault.engine == candidate.engine and not fault.error.retryable
-            for fault in self.history.faults
-        )
 
     # --- a try: rules 4, 5, 6 ------------------------------------------------------------------
 
@@ -261,15 +292,16 @@ class Story:
         record = FaultRecord(attempt=started.attempt, engine=started.engine, error=fault.body())
         self.history = self.history.plus(record)
         give_up = fault.remedy is Remedy.GIVE_UP
-        following = None if give_up else self._candidate(started.engine, fault.remedy)
-        if following is None or isinstance(following, Fault):
+        found = yield from self._choices((started.engine, fault.remedy))
+        if give_up or isinstance(found, Fault):
             link = self._pen().failed(record.error, self.history, dead=not give_up)
             refused = yield from self._end(link)
             return (yield from self._unless_lost(refused))
-        same = following.engine == started.engine
+        following = found[0].engine
+        same = following == started.engine
         spread = (self.author.nonce.int >> 8) % 1000 / 999
         delay_s = backoff_s(self.history.tries(started.engine), spread) if same else 0.0
-        pause = self._pen().retrying(record.error, delay_s, following.engine)
+        pause = self._pen().retrying(record.error, delay_s, following)
         outcome = yield from self._ask(Append(pause, self.place.seq))
         if not isinstance(outcome, Stored):
             return (yield from self._unless_lost(outcome))
@@ -279,7 +311,7 @@ class Story:
             if isinstance(waited, Interrupted):
                 yield from self._interrupted(waited)
                 return None
-        again = yield from self._start(following.engine)
+        again = yield from self._start(following)
         return (yield from self._unless_lost(again))
 
     def _interrupted(self, event: Interrupted) -> Steps:
@@ -288,9 +320,12 @@ class Story:
             head = yield from self._ask(ReadHead())
             yield from self._unless_lost(head)
             return
-        outcome = yield from self._ask(Append(self._pen().released(event.reason), self.place.seq))
+        link: Link = self._pen().released(event.reason)
+        if event.why == "preempted":
+            link = self._pen().preempted(event.by, event.reason)
+        outcome = yield from self._ask(Append(link, self.place.seq))
         if isinstance(outcome, Stored):
-            self.ended = "released"
+            self.ended = kind_of(link)
             yield from self._ask(HandBack())
         else:
             yield from self._unless_lost(outcome)

@@ -14,6 +14,7 @@ from agent.core.acts import (
     Kind,
     LoadBack,
     Paid,
+    eased,
     has_let_go,
     is_done,
     key,
@@ -21,20 +22,23 @@ from agent.core.acts import (
     partial,
     payment,
 )
-from agent.core.admission import Settings
 from agent.core.card import SLACK_MIB, Debt, Owed, Reading, gb, is_gone, names, tenants_mib
 from agent.core.leases import (
     Alert,
     Ask,
     ClearDebt,
     Decision,
+    Elsewhere,
     FreeComfyUI,
     Lease,
     Measure,
     Reload,
     Revoke,
     WaitFor,
+    WriteDebt,
 )
+from agent.core.scheduler import Starts, is_asleep
+from agent.core.standing import Settings
 from contracts.requests import Priority
 
 FRESH_S: Final = 3.0
@@ -52,6 +56,8 @@ BACKOFF_S: Final = 10.0
 BACKOFF_MAX_S: Final = 300.0
 MEASURE_AGAIN_S: Final = 1.0
 POLL_S: Final = 0.25
+LOADS_MIB_S: Final = 512
+"""How fast a model is taken to load, where its reload has to be guessed."""
 LIMITS_S: Final = {"freeing": EVICTION_S, "unloading": EVICTION_S, "reloading": RELOAD_S}
 
 
@@ -77,21 +83,28 @@ class Tending:
         self.lease: Lease | None = None
         self.act: Act | None = None
         self.lost: str | None = None
+        self.elsewhere = Elsewhere()
+        self.starts = Starts()
+        self._told_at: datetime | None = None
         self._number = 0
         self._reading: Reading | None = None
         self._changed_at: datetime | None = None
         self._asked_at: datetime | None = None
         self._wanted_at: datetime | None = None
         self._gone: frozenset[tuple[str, str]] = frozenset()
+        self._hopeless: frozenset[tuple[str, str]] = frozenset()
         self._tenants_mib: int | None = None
         self._free_pause: datetime | None = None
         self._unload_pause: datetime | None = None
         self._lower_again: datetime | None = None
+        self._lower_before: datetime | None = None
         self._turn_until: datetime | None = None
         self._pay_at: datetime | None = None
         self._failed = 0
         self._has_failed_to_free = False
         self._is_unknown = False
+        self._starved_at: datetime | None = None
+        self._has_starved = False
 
     def _free(
         self,
@@ -132,22 +145,49 @@ class Tending:
                 self._free(goal_mib, f"{names(debt.owed)} come back", now, said, debt.owed)
             case LoadBack(models=models, again=again):
                 number = self._begin("reloading", RELOAD_S, now, models=models)
-                reason = "it is 120 s after the unload" if self.waiting else "no job waits"
+                reason = "it is 120 s after the unload" if self._awake(now) else "no job waits"
                 said.append(Reload(number=number, models=models, again=again, reason=reason))
             case None:
                 pass  # The next reading asks again.
 
     def _verify(self, act: Act, reading: Reading, now: datetime, said: list[Decision]) -> None:
-        """Check what came back; what is listed is paid, also where it is slow."""
+        """Check what came back; what is listed is paid, unless ComfyUI's models keep it slow."""
         if lacking := missing(act.models, reading):
             self._fail(act, f"{names(lacking)} not listed after the reload", now, said)
             return
-        if slow := partial(act.models, reading):
+        if self._awake(now):
+            self._turn_until = after(now, TURN_S)
+        slow = partial(act.models, reading)
+        if slow:
             reason = f"{names(slow)} came back with a part on the CPU and will be slow"
             said.append(Alert(what="partial_offload", reason=reason))
-        if self.waiting:
-            self._turn_until = after(now, TURN_S)
+        if slow and reading.comfyui is not None and reading.comfyui.held:
+            self._pay_later(now)
+            return
+        self._hopeless |= {key(one) for one in slow}
         self._clear("they are back", said)
+
+    def _ease(self, now: datetime, said: list[Decision]) -> None:
+        """Owe a model that runs partly on the CPU because of what ComfyUI keeps for nobody."""
+        reading = self._fresh(now)
+        if self.debt is not None or reading is None or self.lost is not None:
+            return
+        if self.lease is not None or self.act is not None or is_before(now, self._free_pause):
+            return
+        if models := eased(reading, self._hopeless):
+            self.debt = Debt(owed=models, unloaded_at=now)
+            reason = f"{names(models)} has a part on the CPU and fits without ComfyUI's models"
+            said.append(WriteDebt(debt=self.debt, reason=reason))
+
+    def _awake(self, now: datetime) -> bool:
+        """Tell whether a job waits that may start at this hour."""
+        rules = self.settings.rules
+        return any(not is_asleep(one.ask, now, rules) for one in self.waiting)
+
+    def _pay_later(self, now: datetime) -> None:
+        pause_s = min(BACKOFF_MAX_S, BACKOFF_S * 2**self._failed)
+        self._failed, self._pay_at = min(self._failed + 1, 10), after(now, pause_s)
+        self._changed_at = now
 
     def _clear(self, reason: str, said: list[Decision]) -> None:
         self.debt, self._pay_at, self._failed = None, None, 0
@@ -167,8 +207,14 @@ class Tending:
     ) -> int:
         """Note an act that begins; what was measured before does not count for its end."""
         number = self._next()
-        until = after(now, limit_s)
-        self.act = Act(kind=kind, number=number, until=until, goal_mib=goal_mib, models=models)
+        self.act = Act(
+            kind=kind,
+            number=number,
+            begun_at=now,
+            until=after(now, limit_s),
+            goal_mib=goal_mib,
+            models=models,
+        )
         self._changed_at = now
         return number
 
@@ -203,9 +249,7 @@ class Tending:
                 reason = f"{names(act.models)} did not leave the card: {reason}"
                 said.append(Alert(what="unload_failed", reason=reason))
             case "reloading":
-                pause_s = min(BACKOFF_MAX_S, BACKOFF_S * 2**self._failed)
-                self._failed, self._pay_at = min(self._failed + 1, 10), after(now, pause_s)
-                self._changed_at = now
+                self._pay_later(now)
                 reason = f"{names(act.models)} did not come back: {reason}"
                 said.append(Alert(what="reload_failed", reason=reason))
 
@@ -227,12 +271,12 @@ class Tending:
             return None
         return reading
 
-    def _is_wanted(self) -> bool:
-        return bool(self.waiting) or self.act is not None or self.debt is not None
+    def _is_wanted(self, now: datetime) -> bool:
+        return self._awake(now) or self.act is not None or self.debt is not None
 
     def _watch_reading(self, now: datetime, said: list[Decision]) -> None:
         """Notice that nobody can measure the card although somebody has to know."""
-        if self._fresh(now) is not None or self.lost is not None or not self._is_wanted():
+        if self._fresh(now) is not None or self.lost is not None or not self._is_wanted(now):
             self._wanted_at, self._is_unknown = None, False
             return
         self._wanted_at = self._wanted_at or now
@@ -245,7 +289,7 @@ class Tending:
         fresh = self._fresh(now)
         is_due = fresh is None or (self.act is not None and now > after(fresh.taken_at, POLL_S))
         is_asked = self._asked_at is not None and now < after(self._asked_at, MEASURE_AGAIN_S)
-        if is_due and self._is_wanted() and not is_asked:
+        if is_due and self._is_wanted(now) and not is_asked:
             self._asked_at = now
             said.append(Measure(reason="something waits for what the card shows"))
 

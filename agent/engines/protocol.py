@@ -54,8 +54,9 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
 
     Units: `width` and `height` in pixels. `(agent, request_id, attempt)` is unique. `prompt` is
     the requester's own; what its style adds for a model is in `sheet`. `server` is the peer of
-    the slot that was taken; `earlier` are attempt and server of starts whose workers were lost.
-    `month` (YYYY-MM) is of the stored time.
+    the slot that was taken, `again` how often the attempt has run out of memory before; `earlier`
+    are attempt and server of starts whose workers were lost. `month` (YYYY-MM) is of the stored
+    time.
     """
 
     agent: str
@@ -81,6 +82,7 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
     previews: bool = False
     server: str | None = None
     earlier: tuple[tuple[int, str], ...] = ()
+    again: int = 0
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -88,17 +90,8 @@ class EngineJob(msgspec.Struct, frozen=True, kw_only=True):
         return (self.agent, self.request_id, self.attempt)
 
 
-def job_for(
-    stored: StoredRequest,
-    started: Started,
-    earlier: tuple[Started, ...],
-    book: StyleBook,
-    image: bytes | None = None,
-) -> EngineJob:
-    """Turn a request into the order for the engine that `started` names.
-
-    `image` is the picture to start from, where the request has one.
-    """
+def order_for(stored: StoredRequest, book: StyleBook) -> EngineJob:
+    """Turn a request into an order for no engine yet: enough to ask for its price."""
     request = stored.request
     assert request is not None, "an unreadable request never starts"
     options = request.options
@@ -108,7 +101,7 @@ def job_for(
     return EngineJob(
         agent=stored.who.agent,
         request_id=stored.who.request_id,
-        attempt=started.attempt,
+        attempt=1,
         prompt=request.prompt.strip(),
         negative_prompt=options.negative_prompt,
         style=options.style,
@@ -120,13 +113,20 @@ def job_for(
         seed=options.seed if options.seed is not None else catalog.seed_for(stored.who),
         steps=options.steps,
         cfg=options.cfg,
-        model=started.model,
-        workflow=started.workflow,
         options=options,
         sheet=style,
         month=f"{stored.stored_at:%Y-%m}",
-        image=image,
         previews=options.previews,
+    )
+
+
+def job_for(order: EngineJob, started: Started, earlier: tuple[Started, ...]) -> EngineJob:
+    """Return the order for the attempt and the engine that `started` names."""
+    return msgspec.structs.replace(
+        order,
+        attempt=started.attempt,
+        model=started.model,
+        workflow=started.workflow,
         server=started.server,
         earlier=tuple(
             (link.attempt, link.server)
@@ -232,6 +232,10 @@ class Engine(Protocol):
 
     def price_usd(self, job: EngineJob) -> float:
         """Return what `job` would cost here, before it runs."""
+        ...
+
+    def time_limit_s(self, job: EngineJob) -> float | None:
+        """Return how long `job` may take here; None: as long as any."""
         ...
 
     async def close(self) -> None:

@@ -26,7 +26,8 @@ async def frozen(asked: Asked) -> Verdicts:
     """
     times = asked.times or 50
     async with lab(asked, "frozen") as here:
-        programs = {n: await here.worker(n, slow_s=2.5) for n in ("w1", "w2")}
+        # Whoever takes over finds a free slot at once, while the frozen one still means to go on.
+        programs = {n: await here.worker(n, slow_s=2.5, MMG_SLOTS="cpu:4") for n in ("w1", "w2")}
         await start(*programs.values())
         for number in range(times):
             orders = [here.order(count=2) for _ in range(4)]

@@ -99,6 +99,9 @@ class ScriptedEngine:
         """Cost nothing."""
         return 0.0
 
+    def time_limit_s(self, _job: EngineJob) -> None:
+        """Take no longer than any engine may."""
+
     async def close(self) -> None:
         """Have nothing to give back."""
 

@@ -216,9 +216,14 @@ async def test_a_seeded_trial_loses_nothing_and_answers_nothing_twice(
 
 @pytest.mark.timeout(150)
 async def test_a_build_without_the_fence_is_caught(tmp_path: Path) -> None:
-    rules = await _rules_broken_by("no-fence", "frozen", tmp_path, times=1)
-    assert "back_pointer" in rules
-    assert rules & {"numbering", "answered_twice", "after_the_end", "succession", "attempt"}
+    harm = {"numbering", "answered_twice", "after_the_end", "succession", "attempt"}
+    rules: set[str] = set()
+    for seed in range(1, 6):  # A thawed worker may hear in time that it was overtaken.
+        rules |= await _rules_broken_by("no-fence", "frozen", tmp_path / str(seed), seed=seed)
+        assert "back_pointer" in rules
+        if rules & harm:
+            break
+    assert rules & harm
 
 
 @pytest.mark.timeout(150)
@@ -228,12 +233,12 @@ async def test_a_build_that_acks_before_it_appends_is_caught(tmp_path: Path) -> 
 
 
 async def _rules_broken_by(
-    mutant: str, case: str, folder: Path, *, times: int = 1, only: str = ""
+    mutant: str, case: str, folder: Path, *, seed: int = 1, only: str = ""
 ) -> set[str]:
     asked = Asked(
         folder=folder,
-        seed=1,
-        times=times,
+        seed=seed,
+        times=1,
         ack_wait_s=2.0,
         module=("tests.chaos.mutant", mutant, "worker"),
         only=only,

@@ -14,7 +14,7 @@ import pytest
 from agent.core.faults import CancelledFault, EngineDownFault, Remedy
 from agent.core.money import PaidCancelledFault
 from agent.engines.cloud.engine import REST_MAX_S
-from agent.engines.cloud.provider import CloudFacts
+from agent.core.routing import EngineFacts
 from agent.engines.protocol import Engine, EngineJob
 from contracts.errors import ErrorCode
 from contracts.requests import AspectRatio, Quality
@@ -45,7 +45,7 @@ async def test_it_is_an_engine_that_is_up_with_a_key_and_down_without():
             facts = engine.facts
             assert (facts.name, facts.slot, facts.up, facts.down) == (name, "cloud", True, "")
             assert engine.places == ()
-            assert isinstance(facts, CloudFacts)
+            assert isinstance(facts, EngineFacts)
             assert facts.ignores_seed is (name == "openai")
             assert set(facts.by_quality.values()) <= set(facts.models)
             assert not without.engine.facts.up

@@ -13,7 +13,7 @@ from agent.engines.cloud import openai as openai_wire
 from agent.engines.cloud import stability as stability_wire
 from agent.engines.cloud.pauses import pause_s, seconds
 from agent.engines.cloud.prices import Usage, openai_usd
-from agent.engines.cloud.provider import CloudFacts
+from agent.core.routing import EngineFacts
 from contracts.errors import ErrorCode
 from contracts.requests import AspectRatio, Quality
 from tests.cloud_rig import CENT, openai, order, size_of, stability
@@ -44,7 +44,7 @@ async def test_stability_draws_a_quality_with_its_model_and_price(quality, path,
         assert seen.fields.get("cfg_scale") == ("10" if path == "sd3" else None)
         assert (made.model_used, made.cost_usd) == (model, CENT(usd))
         facts = cloud.engine.facts
-        assert isinstance(facts, CloudFacts)
+        assert isinstance(facts, EngineFacts)
         assert facts.by_quality[quality] == model
 
 

@@ -18,7 +18,7 @@ from agent.bus.connection import connect
 from agent.bus.provision import Plan, provision
 from agent.bus.submit import submit
 from agent.core import job as core_job
-from agent.core.faults import EngineDownFault, Fault, InternalFault, NoEngineFault
+from agent.core.faults import DiskFullFault, EngineDownFault, Fault, NoEngineFault
 from agent.embedded import EmbeddedServer
 from agent.engines.protocol import EngineJob
 from contracts.errors import ContractError
@@ -40,10 +40,13 @@ def kinds(chain: list[dict[str, object]]) -> list[object]:
 
 
 def failing(times: int):
-    """Fail the first `times` tries of each request whose id begins with bad."""
+    """Fail the first `times` tries of each request whose id begins with bad.
+
+    A full disk is no fault of the engine, so that no breaker opens.
+    """
 
     def fault_of(job: EngineJob, number: int) -> Fault | None:
-        return InternalFault("broke") if job.request_id[:3] == "bad" and number <= times else None
+        return DiskFullFault("full") if job.request_id[:3] == "bad" and number <= times else None
 
     return fault_of
 
@@ -64,7 +67,7 @@ async def test_failed_try_is_retried_after_a_pause_and_completes(
         "completed",
     ]
     assert [link["attempt"] for link in chain] == [1, 1, 2, 2, 3, 3]
-    assert chain[1]["error"]["code"] == "internal"
+    assert chain[1]["error"]["code"] == "disk_full"
     assert chain[3]["delay_s"] > chain[1]["delay_s"] > 0, "the pause grows"
     assert chain[-1]["retry_count"] == 2
 

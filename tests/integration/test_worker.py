@@ -100,7 +100,7 @@ async def test_stopped_worker_hands_its_request_back_at_once(
 async def test_draining_worker_finishes_its_job_and_says_what_it_waits_for(
     tmp_path: Path, server: EmbeddedServer, agent: Agent
 ) -> None:
-    async with worker(tmp_path, server.url) as process:
+    async with worker(tmp_path, server.url, MMG_SLOTS="cpu:1") as process:
         await process.says("worker.ready")
         await agent.image("r1", **LONG)
         await until(lambda: starts(agent), "the start")

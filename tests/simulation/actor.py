@@ -20,15 +20,18 @@ from agent.core.steps import (
     Append,
     Command,
     Discard,
-    Done,
     Draw,
+    Elsewhere,
     Event,
     Faulted,
     FreeSlot,
     HandBack,
     Keep,
     Kept,
+    Look,
+    Placed,
     Polish,
+    Seen,
     Settle,
     Stored,
     TakeSlot,
@@ -37,7 +40,7 @@ from agent.core.steps import (
     WaitUntil,
 )
 from contracts.errors import ErrorBody, ErrorCode, error_body
-from contracts.events import Failed, Released, Retrying, Started, kind_of
+from contracts.events import Failed, Preempted, Released, Retrying, Started, kind_of
 from tests.simulation.source import Clock, Code
 from tests.simulation.violation import Violation, demand
 
@@ -98,18 +101,16 @@ class Actor:
         self.last = ""
         self.stored = False
         self._spoke = False
+        self._too_small: frozenset[str] = frozenset()
         self._beating = False
         self._appending: Coroutine[Any, Any, Any] | None = None
-        self._holds_slot = True  # The dispatcher took one with the delivery.
+        self._holds_slot = False
         if role.kind == "cancel":
             self.self: Any = code.cancelling(role.stored.who, "somebody", nonce, role.now)
             self._steps = self.self.run()
         else:
             author = code.author(worker="worker", nonce=nonce)
-            facts = tuple(
-                EngineFacts(name=name, slot="cpu", models=("m",)) for name in role.engines
-            )
-            self.self = code.story(role.stored, author, facts, role.now)
+            self.self = code.story(role.stored, author, role.now)
             refusing = role.kind == "refuse"
             self._steps = self.self.refuse(BROKEN, b"?") if refusing else self.self.run()
         self.asks: Command | Question | None = None
@@ -153,6 +154,10 @@ class Actor:
         except Exception as error:
             raise Violation("nobody breaks", repr(error)) from error
         self._judge(command)
+        if isinstance(command, Look):  # Nobody else can tell when.
+            now = told.now if told is not None else self.role.now
+            self._next(Told(Seen(_facts(self.role.engines)), now))
+            return
         self.asks = command
         self.append = command if isinstance(command, Append) else None
         if self.append is not None:
@@ -171,7 +176,7 @@ class Actor:
             stored = isinstance(event, Stored)
             self._beating = stored and isinstance(link, Started | Retrying)
             self.stored = stored
-            self.last = "released" if stored and isinstance(link, Released) else ""
+            self.last = "released" if stored and isinstance(link, Released | Preempted) else ""
         if isinstance(event, Unknown):
             self.last = "unknown"
         elif isinstance(event, Faulted):
@@ -179,8 +184,10 @@ class Actor:
         match self.asks:
             case HandBack() | Settle():
                 self.last = ""
-            case TakeSlot():
-                self._holds_slot = isinstance(event, Done)
+            case TakeSlot(candidate=candidate):
+                self._holds_slot = isinstance(event, Placed)
+                if isinstance(event, Elsewhere) and event.why == "too_big":
+                    self._too_small |= {candidate.engine}
             case FreeSlot():
                 self._holds_slot = False
             case Discard() | Polish():
@@ -207,6 +214,12 @@ class Actor:
                     isinstance(link, Retrying | Failed),
                     "a fault is a link",
                     f"a failed try was followed by {type(link).__name__}",
+                )
+            case TakeSlot(candidate=candidate):
+                demand(
+                    candidate.engine not in self._too_small,
+                    "too small stays too small",
+                    f"{candidate.engine} is asked for a slot again",
                 )
             case WaitUntil():
                 demand(not self._holds_slot, "slot given back", "a job waits with its slot held")
@@ -241,7 +254,12 @@ class Actor:
             frames(self._steps),
             frames(self._appending),
             (self._beating, self._holds_slot, self.kept, self.last, self.stored),
+            self._too_small,
         )
+
+
+def _facts(names: tuple[str, ...]) -> tuple[EngineFacts, ...]:
+    return tuple(EngineFacts(name=name, slot="cpu", models=("m",)) for name in names)
 
 
 def frames(running: object) -> tuple[object, ...]:
@@ -268,6 +286,8 @@ def freeze(value: object) -> object:
         case msgspec.Struct():
             fields = (freeze(getattr(value, name)) for name in value.__struct_fields__)
             return (type(value).__name__, *fields)
+        case frozenset():
+            return tuple(sorted(map(str, value)))
         case list() | tuple():
             return tuple(freeze(item) for item in value)
         case dict():

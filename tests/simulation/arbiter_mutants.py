@@ -21,10 +21,24 @@ from tests.simulation.source import Edit
 
 CARD: Final = "agent.core.card"
 ACTS: Final = "agent.core.acts"
+SCHEDULER: Final = "agent.core.scheduler"
+PREEMPTION: Final = "agent.core.preemption"
+LINE: Final = "agent.core.line"
 ADMISSION: Final = "agent.core.admission"
 TENDING: Final = "agent.core.tending"
 ARBITER: Final = "agent.core.arbiter"
-ORDER: Final = (CARD, "agent.core.leases", ADMISSION, ACTS, TENDING, ARBITER)
+ORDER: Final = (
+    CARD,
+    "agent.core.leases",
+    SCHEDULER,
+    "agent.core.standing",
+    ADMISSION,
+    PREEMPTION,
+    ACTS,
+    TENDING,
+    LINE,
+    ARBITER,
+)
 """Modules that may be edited; a later one may import an earlier one."""
 
 

@@ -39,18 +39,21 @@ def check(
     demand(state.has_card or arbiter.lease is None, "no lease without a card", str(kinds))
     again = {"free_failed": "FreeComfyUI", "unload_failed": "UnloadModels"}.get(event)
     demand(again not in kinds, "plan B is another rule", str(kinds))
-    for decision in acts:
-        if type(decision).__name__ == "UnloadModels":
-            _check_unload(world, state, arbiter, decision, said)
-        if type(decision).__name__ == "Reload":
-            has_failed = bool({"free", "slow"} & (set(world.config.faults) - state.left))
-            is_freed = not state.held or has_failed
-            demand(is_freed, "ComfyUI frees before the LLM comes back", state.held)
+    for decision in said:
+        match type(decision).__name__:
+            case "UnloadModels":
+                _check_unload(world, state, arbiter, decision, said)
+            case "Reload":
+                has_failed = bool({"free", "slow"} & (set(world.config.faults) - state.left))
+                is_freed = not state.held or has_failed
+                demand(is_freed, "ComfyUI frees before the LLM comes back", state.held)
+            case "ClearDebt":
+                _check_cleared(world, state, kinds)
+            case "Preempt":
+                _check_preempt(world, state, arbiter, decision)
     if event == "reading":
         _check_paying(arbiter, args[-1])
-    for decision in said:
-        if type(decision).__name__ == "ClearDebt":
-            _check_cleared(world, state, kinds)
+    _check_critical(world, state, arbiter, args[-1])
 
 
 def _check_paying(arbiter: Any, now: Any) -> None:
@@ -79,6 +82,34 @@ def check_grant(world: Any, state: Any, grant: Any) -> None:
         demand(
             grant.vram_mib <= room, "leases and reserve fit the card", f"{grant.model} in {room}"
         )
+
+
+def _check_preempt(world: Any, state: Any, arbiter: Any, decision: Any) -> None:
+    """Check who is interrupted for whom."""
+    job, by = (world.config.jobs[int(name[1:])] for name in (decision.job, decision.by))
+    demand(by.priority == "CRITICAL", "only a CRITICAL preempts", decision.by)
+    demand(job.priority in ("MEDIUM", "LOW"), "only MEDIUM and LOW are preempted", decision.job)
+    times = state.preempted[int(decision.job[1:])]
+    demand(times < 2, "a job is preempted at most twice", f"{decision.job} {times}")
+    demand(state.cut == "", "a job is interrupted once at a time", state.cut)
+    demand(arbiter.lease.ask.job == decision.job, "who draws is preempted", decision.job)
+    demand(decision.rest_s > 5, "a run that is nearly over is not preempted", str(decision.rest_s))
+    need = by.need.vram_mib
+    reach = 24576 - world.config.others_mib - RESERVE_MIB
+    demand(need <= reach, "nothing is thrown away in vain", f"{decision.by} needs {need}")
+
+
+def _check_critical(world: Any, state: Any, arbiter: Any, now: Any) -> None:
+    """Check that no CRITICAL waits behind a long run of MEDIUM or LOW where all would fit."""
+    lease = arbiter.lease
+    if lease is None or world.config.models or world.config.others_mib or lease.preempted_by:
+        return
+    waits = any(one.ask.priority == "CRITICAL" for one in arbiter.waiting)
+    rest_s = abs(10.0 - (now - lease.granted_at).total_seconds())
+    may_cut = lease.ask.priority in ("MEDIUM", "LOW") and lease.ask.preempted < 2
+    is_known = arbiter._fresh(now) is not None and state.has_card
+    behind = waits and may_cut and rest_s > 5 and is_known
+    demand(not behind, "a CRITICAL does not wait behind a lower run", lease.ask.job)
 
 
 def check_end(models: tuple[str, ...], state: Any) -> None:

@@ -27,6 +27,8 @@ MEDIUM: Final = Job(priority="MEDIUM", quality="high")
 LOW: Final = Job(priority="LOW", quality="standard")
 DRAFT: Final = Job(priority="LOW", quality="draft", need=SD15)
 CLOUD: Final = Job(priority="MEDIUM", quality="high", cloud=True)
+CRITICAL_CLOUD: Final = Job(priority="CRITICAL", quality="high", cloud=True)
+CRITICAL_HIGH: Final = Job(priority="CRITICAL", quality="high")
 CALLS: Final = ("free", "unload", "reload")
 
 WORLDS: Final = (
@@ -71,6 +73,22 @@ WORLDS: Final = (
     Config(name="card lost", jobs=(HIGH, CLOUD), faults=("lost", "unload", "reload")),
     Config(name="crash", jobs=(HIGH, STANDARD), faults=("crash", "reload")),
     Config(name="cancel", jobs=(CRITICAL, STANDARD), faults=("cancel", "reload")),
+    Config(name="preempted", jobs=(LOW, CRITICAL), faults=("cancel", "oom"), models=()),
+    Config(
+        name="preempted for an llm's memory",
+        jobs=(DRAFT, CRITICAL_HIGH),
+        faults=(*CALLS, "busy"),
+        models=("large",),
+    ),
+    Config(
+        name="preempted in vain",
+        jobs=(DRAFT, CRITICAL_CLOUD),
+        faults=("cancel",),
+        models=(),
+        others_mib=14336,
+    ),
+    Config(name="preempted again and again", jobs=(LOW, *(CRITICAL,) * 3), faults=(), models=()),
+    Config(name="not preempted", jobs=(HIGH, CRITICAL, CRITICAL), faults=(), models=()),
     Config(name="lower classes", jobs=(MEDIUM, LOW), faults=("unload",)),
     Config(name="lower class and draft", jobs=(MEDIUM, DRAFT), faults=("free",), held="sdxl"),
 )

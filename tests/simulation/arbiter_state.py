@@ -51,7 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     need: Need = SDXL
     cloud: bool = False
 
-    def ask(self, name: str, stored_at: datetime) -> Ask:
+    def ask(self, name: str, stored_at: datetime, preempted: int = 0) -> Ask:
         return Ask(
             job=name,
             priority=Priority(self.priority),
@@ -61,6 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             cloud=self.cloud,
             stored_at=stored_at,
             max_wait_s=MAX_WAIT_S[self.priority],
+            preempted=preempted,
         )
 
 
@@ -95,6 +96,10 @@ class State(NamedTuple):
     alerted: bool
     lag_mib: int = 0
     """Memory of models that are gone already, still in use."""
+    cut: str = ""
+    """The job that is being interrupted."""
+    preempted: tuple[int, ...] = ()
+    """How often each job was interrupted."""
 
 
 class Node(NamedTuple):
@@ -111,6 +116,12 @@ Step = tuple[str, Node, bool]
 
 def with_job(state: State, number: int, standing: str) -> State:
     return state._replace(jobs=(*state.jobs[:number], standing, *state.jobs[number + 1 :]))
+
+
+def ended(state: State, number: int, standing: str) -> State:
+    """Return what is so after a job's run has ended."""
+    cut = "" if state.cut == f"j{number}" else state.cut
+    return with_job(state, number, standing)._replace(cut=cut)
 
 
 def spent(state: State, what: str) -> State:
@@ -149,11 +160,19 @@ def key(node: Node) -> tuple[object, ...]:
         ahead(arbiter._free_pause),
         ahead(arbiter._unload_pause),
         ahead(arbiter._lower_again),
+        ahead(arbiter._lower_before) if arbiter.act else None,
         ahead(arbiter._turn_until),
         ahead(arbiter._pay_at),
         arbiter._failed if arbiter.debt else 0,
         arbiter._is_unknown,
         arbiter._has_failed_to_free,
+        arbiter.starts.is_spent,
+        # Two jobs start less than eight times, so that the count decides nothing.
+        arbiter.starts.count if len(state.jobs) > 2 else 0,
+        arbiter.lease and (arbiter.lease.preempted_by, arbiter.lease.ask.preempted),
+        arbiter._starved_at and max(-600, away(arbiter._starved_at) or 0),
+        arbiter._hopeless,
+        arbiter._has_starved,
     )
 
 

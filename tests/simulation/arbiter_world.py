@@ -21,6 +21,7 @@ from tests.simulation.arbiter_state import (
     Node,
     State,
     Step,
+    ended,
     key,
     spent,
     with_job,
@@ -47,6 +48,7 @@ class World:
             has_card=True,
             surprised=False,
             alerted=False,
+            preempted=(0,) * len(self.config.jobs),
         )
         return Node(state, self.build(), START)
 
@@ -83,18 +85,23 @@ class World:
     def _job(self, node: Node, number: int, standing: str) -> Iterator[Step]:
         state, name = node.state, f"j{number}"
         if standing == "new":
-            ask = self.config.jobs[number].ask(name, node.now)
+            ask = self.config.jobs[number].ask(name, node.now, state.preempted[number])
             asked = with_job(state, number, "asked")
             yield f"{name} asks", self._tell(node, asked, "request", ask), True
         if standing == "runs":
             model = node.arbiter.lease.need.model
-            drawn = with_job(state, number, "drawn")._replace(held=model)
+            drawn = ended(state, number, "drawn")._replace(held=model)
             yield f"{name} is drawn", self._tell(node, drawn, "release", name), True
             if "oom" in state.left:
-                out = with_job(state, number, "asked")._replace(held=model)
+                out = ended(state, number, "asked")._replace(held=model)
                 yield f"{name} OOM", self._tell(node, spent(out, "oom"), "oom", name), False
+            if state.cut == name:
+                counts = list(state.preempted)
+                counts[number] += 1
+                cut = ended(state, number, "new")._replace(held=model, preempted=tuple(counts))
+                yield f"{name} is interrupted", self._tell(node, cut, "release", name), True
         if standing in ("asked", "runs") and "cancel" in state.left:
-            cancelled = spent(with_job(state, number, "cancelled"), "cancel")
+            cancelled = spent(ended(state, number, "cancelled"), "cancel")
             yield f"{name} cancelled", self._tell(node, cancelled, "cancel", name), False
 
     def _call(self, node: Node, call: Any) -> Iterator[Step]:
@@ -201,7 +208,7 @@ class World:
             yield "card back", self._tell(node, back, "card_back"), True
         if "crash" in state.left and any(job != "new" for job in state.jobs):
             redelivered = tuple("new" if job in ("asked", "runs") else job for job in state.jobs)
-            dead = spent(state, "crash")._replace(jobs=redelivered, call=None)
+            dead = spent(state, "crash")._replace(jobs=redelivered, call=None, cut="")
             yield "crash", node._replace(state=dead, arbiter=self.build(debt=state.debt)), False
 
     # --- how the arbiter takes it --------------------------------------------------------------
@@ -225,14 +232,16 @@ class World:
             case "ToCloud":
                 return with_job(state, int(decision.job[1:]), "cloud")
             case "Refuse" | "Revoke":
-                return with_job(state, int(decision.job[1:]), "refused")
+                return ended(state, int(decision.job[1:]), "refused")
+            case "Preempt":
+                return state._replace(cut=decision.job)
             case "WriteDebt":
                 return state._replace(debt=decision.debt)
             case "ClearDebt":
                 return state._replace(debt=None)
             case "FreeComfyUI" | "UnloadModels" | "Reload":
                 return state._replace(call=decision)
-            case "Alert":
+            case "Alert" if decision.what == "partial_offload":
                 return state._replace(alerted=True)
         return state
 
@@ -267,3 +276,5 @@ class World:
             yield arbiter.debt.unloaded_at + timedelta(seconds=120)
         if arbiter._wanted_at is not None:
             yield arbiter._wanted_at + timedelta(seconds=5)
+        if arbiter._starved_at is not None:
+            yield arbiter._starved_at + timedelta(seconds=600)

@@ -17,6 +17,7 @@ from agent.core.links import Made
 from agent.core.steps import (
     Done,
     Drawn,
+    Elsewhere,
     Faulted,
     Found,
     FreeSlot,
@@ -25,7 +26,9 @@ from agent.core.steps import (
     Links,
     NoChain,
     NotFound,
+    Placed,
     Superseded,
+    TakeSlot,
     Unknown,
     Waits,
 )
@@ -62,6 +65,7 @@ BUILD: Final[dict[str, Callable[[Any], object]]] = {
     "stored": lambda seq: PubAck(stream="", seq=seq),
     "waits": Waits,
     "found": Found,
+    "elsewhere": lambda why: Elsewhere(why, why),
     "faulted": lambda what: Faulted(FAULTS[what], 40),
     "interrupted": lambda why: Interrupted(why, why, 40),
     "kept": lambda attempt: Kept((_output(attempt),)),
@@ -157,7 +161,10 @@ class Automaton:
 
     def _tell(self, actor: Actor, answer: Answer, writer: int) -> None:
         now = LATE if answer[-1] else NOON
-        actor.tell(self._build(answer, writer), now, over=answer[0] == "over")
+        event = self._build(answer, writer)
+        if isinstance(actor.asks, TakeSlot) and answer[0] == "done":
+            event = Placed(actor.asks.candidate)
+        actor.tell(event, now, over=answer[0] == "over")
         while isinstance(actor.asks, FreeSlot):
             actor.tell(Done(), now)  # Nobody else can tell when.
 

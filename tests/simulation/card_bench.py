@@ -6,7 +6,6 @@ number.
 
 from datetime import UTC, datetime, timedelta
 
-from agent.core.admission import Settings
 from agent.core.arbiter import Arbiter
 from agent.core.card import Card, ComfyUI, Loaded, Reading, Tenant
 from agent.core.leases import (
@@ -17,6 +16,7 @@ from agent.core.leases import (
     Reload,
     UnloadModels,
 )
+from agent.core.standing import Settings
 from contracts.requests import Priority, Quality
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from contracts.events import (
     Expired,
     Failed,
     Link,
+    Preempted,
     Released,
     Retrying,
     Started,
@@ -169,7 +170,7 @@ def failed_tries(links: list[Link], engine: str) -> int:
     return sum(
         isinstance(link, Started)
         and link.engine == engine
-        and not isinstance(after, Released | Cancelled)
+        and not isinstance(after, Released | Preempted | Cancelled)
         for link, after in zip(links, following, strict=False)
     )
 

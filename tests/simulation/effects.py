@@ -79,9 +79,11 @@ class Effects:
         elif isinstance(asks, TakeSlot | WaitUntil | Draw):
             drawing = isinstance(asks, Draw)
             yield still._replace(answer=("drawn",) if drawing else ("done",), silent=True)
-            yield from self._interrupted(state, still, owns)
+            yield from self._interrupted(state, still, owns, drawing=drawing)
             if drawing:
                 yield from self._faulted(state, still, self.config.remedies)
+            elif isinstance(asks, TakeSlot):
+                yield from self._without_slot(state, still)
         else:
             yield from self._at_disk(state, still, asks)
 
@@ -148,14 +150,25 @@ class Effects:
             note = "the delayed copy arrives"
             yield still._replace(note=note, chain=chain, writes=True, delayed=-1)
 
-    def _interrupted(self, state: State, still: Effect, owns: bool) -> Iterator[Effect]:
+    def _interrupted(
+        self, state: State, still: Effect, owns: bool, *, drawing: bool
+    ) -> Iterator[Effect]:
         interrupted = still._replace(good=False)
         if state.left[STOP]:
-            yield interrupted._replace(
-                note="stopped", answer=("interrupted", "stop"), left=spend(state, STOP)
-            )
+            for why in ("stop", "preempted") if drawing else ("stop",):
+                yield interrupted._replace(
+                    note=why, answer=("interrupted", why), left=spend(state, STOP)
+                )
         if state.chain and not owns:
             yield interrupted._replace(note="overtaken", answer=("interrupted", "overtaken"))
+
+    def _without_slot(self, state: State, still: Effect) -> Iterator[Effect]:
+        """Let the arbiter say that this candidate gets no slot; each time counts as a fault."""
+        if not state.left[ENGINE]:
+            return
+        passed = still._replace(left=spend(state, ENGINE), good=False)
+        for why in self.config.passes:
+            yield passed._replace(note=f"no slot: {why}", answer=("elsewhere", why))
 
     def _faulted(self, state: State, still: Effect, remedies: tuple[str, ...]) -> Iterator[Effect]:
         if not state.left[ENGINE]:

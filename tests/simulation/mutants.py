@@ -20,6 +20,7 @@ from tests.simulation.source import CHAIN, Edit, load
 
 JOB: Final = "agent.core.job"
 LINKS: Final = "agent.core.links"
+CHOOSING: Final = "agent.core.choosing"
 STORY: Final = "agent.core.story"
 CANCEL: Final = "agent.core.cancel"
 
@@ -53,9 +54,16 @@ _RETRYING: Final = """        if not isinstance(outcome, Stored):
             return (yield from self._unless_lost(outcome))
         self.place = place_after(outcome.seq, pause)
 """
-_RELEASED: Final = (
-    "outcome = yield from self._ask(Append(self._pen().released(event.reason), self.place.seq))"
-)
+_RELEASED: Final = """        outcome = yield from self._ask(Append(link, self.place.seq))
+        if isinstance(outcome, Stored):
+            self.ended = kind_of(link)
+            yield from self._ask(HandBack())
+"""
+_NOT_RELEASED: Final = """        outcome: Event = Stored(0)
+        if isinstance(outcome, Stored):
+            self.ended = kind_of(link)
+            yield from self._ask(HandBack())
+"""
 _ID: Final = 'headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)'
 _TERMINAL_AT_START: Final = """        if is_terminal(head.link):
             yield from self._settle("already ended")
@@ -111,29 +119,36 @@ MUTANTS: Final = (
     Mutant(
         "lost workers not counted",
         JOB,
-        "    if taken_over and running is not None:\n        faults.append(_lost(running))\n",
+        "    if taken_over and running is not None:\n        faults.append(_lost(running, paid))\n",
         "",
         ("lost-workers",),
+    ),
+    Mutant(
+        "progress forgotten at takeover",
+        STORY,
+        "        self.percent = head.link.progress_percent\n",
+        "",
+        ("no-slot",),
     ),
     Mutant("lost workers not limited", STORY, _LOST, "if False:", ("lost-workers",)),
     Mutant(
         "tries not limited",
-        STORY,
-        "self.history.tries(candidate.engine) < TRIES_MAX and not",
-        "not",
+        CHOOSING,
+        "if history.tries(one.engine) < TRIES_MAX\n        and not",
+        "if not",
         ("tries",),
     ),
     Mutant(
         "engine that gave up tried again",
-        STORY,
-        " and not self._gave_up(candidate)",
+        CHOOSING,
+        "        and not _gave_up(history, one)\n",
         "",
         ("tries",),
     ),
     Mutant(
         "history not folded at takeover",
         STORY,
-        "self.history = fold(links.links, taken_over=True)",
+        "self.history = fold(links.links, taken_over=True, paid=paid)",
         "pass",
         ("lost-workers",),
     ),
@@ -241,7 +256,14 @@ MUTANTS: Final = (
         'event.why == "stop"',
         ("stop",),
     ),
-    Mutant("hand back without released", STORY, _RELEASED, "outcome = Stored(0)", ("stop",)),
+    Mutant("hand back without released", STORY, _RELEASED, _NOT_RELEASED, ("stop",)),
+    Mutant(
+        "card too small asked again",
+        CHOOSING,
+        "passed[one.engine].why in NEVER",
+        "False",
+        ("no-slot",),
+    ),
     Mutant(
         "duplicates not asked about",
         STORY,
@@ -259,8 +281,8 @@ MUTANTS: Final = (
     Mutant(
         "deadline after the start",
         STORY,
-        "if self.place.n == 0 and self.stored.is_late(self.now):",
-        "if self.stored.is_late(self.now):",
+        "if self.place.n == 0 and deadline_s is not None and self.stored.is_late(self.now):",
+        "if deadline_s is not None and self.stored.is_late(self.now):",
         ("deadline",),
     ),
     Mutant(

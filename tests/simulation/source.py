@@ -21,6 +21,7 @@ CHAIN: Final = "agent.bus.chain"
 ORDER: Final = (
     "agent.core.job",
     "agent.core.links",
+    "agent.core.choosing",
     "agent.core.story",
     "agent.core.cancel",
     CHAIN,

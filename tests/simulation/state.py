@@ -47,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[str, ...] = ("sketch",)
     remedies: tuple[str, ...] = ("retry",)
     """What the faults of engines are, see `automaton.FAULTS`."""
+    passes: tuple[str, ...] = ()
+    """Why the arbiter may have no slot for a candidate; counts as a fault of an engine."""
     deadline: bool = False
     """The request has a start deadline, which may pass at any time."""
     published_later: bool = False

@@ -7,8 +7,18 @@ from uuid import UUID
 from agent.core.faults import InternalFault
 from agent.core.job import EMPTY, Head, StoredRequest, place_after
 from agent.core.links import Author, Made, Pen
-from agent.core.routing import Candidate, EngineFacts
-from agent.core.steps import Append, Done, Superseded, Told, Unknown
+from agent.core.routing import Candidate, EngineFacts, Policy
+from agent.core.steps import (
+    Append,
+    Done,
+    Look,
+    Placed,
+    Seen,
+    Superseded,
+    TakeSlot,
+    Told,
+    Unknown,
+)
 from agent.core.story import Story
 from contracts.errors import ErrorCode, error_body
 from contracts.events import Cancelled, Link, Output
@@ -47,18 +57,31 @@ class Tale:
     """A story that is told events; `says` is what it asks for now, None once it has ended."""
 
     def __init__(self, stored=STORED, engines=ONE, now=NOON, author=ME, *, refuse=False):
-        self.story = Story(stored, author, engines, now)
+        self.story = Story(stored, author, now)
+        self.engines = engines
+        self.policy = Policy()
         self.now = now
         self.steps = self.story.refuse(BROKEN, b"?") if refuse else self.story.run()
         self.says: Any = next(self.steps)
+        self._look()
 
     def tell(self, *events):
+        """Tell events; a slot that is `DONE` was given to the candidate that asked."""
         for event in events:
-            try:
-                self.says = self.steps.send(Told(event, self.now))
-            except StopIteration:
-                self.says = None
+            given = isinstance(self.says, TakeSlot) and isinstance(event, Done)
+            self._send(Placed(self.says.candidate) if given else event)
+            self._look()
         return self.says
+
+    def _look(self):
+        while isinstance(self.says, Look):
+            self._send(Seen(self.engines, self.policy))
+
+    def _send(self, event):
+        try:
+            self.says = self.steps.send(Told(event, self.now))
+        except StopIteration:
+            self.says = None
 
     @property
     def link(self):

@@ -349,14 +349,35 @@ def test_a_model_too_big_for_the_card_is_refused_with_the_numbers():
 # --- rules 6 and 7 -----------------------------------------------------------------------------
 
 
-def test_a_job_that_would_wait_too_long_for_memory_goes_to_the_cloud():
-    said = Bench(llm(14)).ask(priority="MEDIUM", quality="high", cloud=True)
+def test_a_job_whose_memory_nobody_can_give_back_goes_to_the_cloud():
+    said = Bench(others_mib=14336).ask(priority="MEDIUM", quality="high", cloud=True)
     assert "no end is in sight" in one(said, ToCloud).reason
 
 
-@pytest.mark.parametrize(("expires_s", "goes"), [(60, False), (200, True)])
+@pytest.mark.parametrize("priority", ["MEDIUM", "LOW"])
+def test_medium_and_low_never_go_to_the_cloud_while_nobody_draws(priority):
+    """Rule 4 reaches them in the end, also where the two have had their unload."""
+    bench = Bench(llm(14))
+    old = START - timedelta(seconds=700)
+    bench.unload(bench.ask("first", priority, "high", stored_at=old))
+    bench.reload(bench.tell("release", "first"))
+    said = bench.ask("second", priority, "high", stored_at=old, cloud=True) + bench.wait(590, 2)
+    none(said, ToCloud, UnloadModels)
+    assert one(bench.wait(20), UnloadModels)
+
+
+@pytest.mark.parametrize(("expires_s", "goes"), [(20, False), (50, True)])
 def test_a_job_waits_for_an_llm_that_expires_soon_enough(expires_s, goes):
-    said = Bench(llm(14, expires_s=expires_s)).ask(priority="MEDIUM", quality="high", cloud=True)
+    """The LLM's turn keeps a HIGH from unloading it: it has just come back."""
+    bench = Bench(llm(14, expires_s=300))
+    bench.unload(bench.ask("a", quality="high"))
+    bench.ask("b", "LOW", "high")
+    bench.wait(121)
+    reload = bench.tell("release", "a")
+    expires_s += (bench.now - START).total_seconds()
+    bench.reload(reload, expires_s=expires_s)
+    stored_at = bench.now - timedelta(seconds=5)
+    said = bench.ask("c", "HIGH", "high", cloud=True, stored_at=stored_at)
     assert one(said, ToCloud if goes else Wait)
 
 

@@ -106,8 +106,8 @@ class AnyOrder:
         for decision in said:
             assert getattr(decision, "reason", "") or isinstance(decision, Measure)
             if isinstance(decision, Grant):
-                assert not bench.frozen
                 assert reading is not None
+                assert bench.now - reading.taken_at <= timedelta(seconds=3)
                 assert reading.card is not None
                 assert reading.comfyui is not None
                 held = decision.model in reading.comfyui.held

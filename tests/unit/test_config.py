@@ -31,12 +31,21 @@ BAD = {
     "MMG_ENGINES": "sketch,dalle",
     "MMG_SKETCH": "maybe",
     "MMG_SLOTS": "cpu:65",
+    "MMG_LOOKAHEAD": "0",
     "MMG_DRAIN_S": "inf",
     "MMG_RUN_TIMEOUT_S": "0",
     "MMG_COMFYUI_URL": "gpu1:8188",
     "MMG_COMFYUI_OUTPUT_DIR": "\0",
     "MMG_COMFYUI_RESTART": 'restart "it',
     "MMG_STEP_TIMEOUT_S": "0",
+    "MMG_OLLAMA_URL": "127.0.0.1:11434",
+    "MMG_OLLAMA_ENHANCE_MODEL": "llama3 8b",
+    "MMG_CARD": "the fast one",
+    "MMG_RESERVE_MIB": "-1",
+    "MMG_DOWNGRADE_FIRST": "perhaps",
+    "MMG_PREEMPT_AFTER_S": "soon",
+    "MMG_MAX_WAIT_S": "urgent:1",
+    "MMG_LOW_HOURS": "22-22",
     "MMG_CLOUD": "perhaps",
     "ENABLE_CLOUD_FALLBACK": "perhaps",
     "MMG_CLOUD_ORDER": "openai,openai",
@@ -83,7 +92,8 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         http_port=54121,
         engines=None,
         sketch=None,
-        slots={"cpu": 1},
+        slots={"cpu": 2, "cloud": 4},
+        lookahead=16,
         drain_s=30,
         run_timeout_s=120,
     )
@@ -91,6 +101,15 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         url=None, output_dir=None, restart=None, step_timeout_s=120
     )
     assert loaded.comfyui.urls == ("http://127.0.0.1:8188",)
+    assert loaded.ollama == config.Ollama(url="http://127.0.0.1:11434", enhance_model=None)
+    assert loaded.card == config.Card(
+        cards=("auto",),
+        reserve_mib=2048,
+        downgrade_first=False,
+        preempt_after_s=5,
+        max_wait_s={"critical": 0, "high": 30, "medium": 120, "low": 600},
+        low_hours=None,
+    )
     assert loaded.storage.data_dir == tmp_path / "data"
     assert loaded.storage.assets_dir == tmp_path / "generated-assets"
     assert loaded.storage.workflows_dir == Path(config.__file__).parents[2] / "workflows"

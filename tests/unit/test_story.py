@@ -21,7 +21,6 @@ from agent.core.steps import (
     Append,
     AskLane,
     Discard,
-    Done,
     Draw,
     Drawn,
     Faulted,
@@ -31,6 +30,7 @@ from agent.core.steps import (
     Keep,
     Kept,
     Links,
+    Placed,
     Polish,
     ReadHead,
     ReadHistory,
@@ -84,7 +84,7 @@ def draws(tale, seq=10):
 
 def test_a_request_is_started_drawn_kept_completed_acked_and_polished():
     tale = Tale()
-    assert tale.says == TakeSlot("cpu")
+    assert tale.says.candidate.slot == "cpu"
     tale.tell(DONE)
     first = tale.link
     assert (first.n, first.attempt, first.request_seq, tale.says.expected) == (1, 1, 7, 0)
@@ -103,7 +103,7 @@ def test_a_request_is_started_drawn_kept_completed_acked_and_polished():
 
 def test_the_started_link_names_the_server_of_the_slot():
     tale = Tale()
-    tale.tell(Done("card-1"))
+    tale.tell(Placed(tale.says.candidate, "card-1"))
     assert tale.link.server == "card-1"
 
 
@@ -136,7 +136,7 @@ def test_refused_by_another_stored_request_that_is_gone_it_takes_over():
 def test_refused_by_its_own_request_it_takes_over_with_the_next_attempt():
     first = started()
     tale = takes_over(first)
-    assert tale.says == TakeSlot("cpu")
+    assert tale.says.candidate.slot == "cpu"
     tale.tell(DONE)
     assert (tale.link.n, tale.link.attempt, tale.says.expected) == (2, 2, 10)
     assert tale.tell(Stored(20)).earlier == (first,)
@@ -186,7 +186,7 @@ def test_a_takeover_in_a_pause_waits_it_out_without_slot_and_without_heartbeats(
 
 def test_a_takeover_after_the_pause_starts_at_the_engine_that_was_announced():
     pause = retrying([started()], delay_s=0, engine="second")
-    assert takes_over(started(), pause, engines=TWO).says == TakeSlot("gpu")
+    assert takes_over(started(), pause, engines=TWO).says.candidate.slot == "gpu"
 
 
 def test_three_lost_workers_end_it_as_a_dead_letter():
@@ -221,7 +221,7 @@ def test_a_fault_is_retried_after_a_pause_with_the_slot_given_back(where):
     assert pause.progress_percent == (40 if where == "engine" else 95)
     assert 4.0 <= pause.delay_s <= 6.0
     assert tale.tell(Stored(20)) == WaitUntil(pause.due_at, own=True)
-    assert tale.tell(DONE) == TakeSlot("cpu")
+    assert tale.tell(DONE).candidate.slot == "cpu"
     tale.tell(DONE)
     assert (tale.link.n, tale.link.attempt, tale.says.expected) == (3, 2, 20)
     assert isinstance(tale.tell(Stored(30)), Draw)
@@ -247,7 +247,7 @@ def test_another_engine_is_tried_at_once(fault):
     tale = draws(Tale(engines=TWO))
     tale.tell(Faulted(fault), DONE)
     assert (tale.link.delay_s, tale.link.next_engine) == (0, "second")
-    assert tale.tell(Stored(20)) == TakeSlot("gpu")
+    assert tale.tell(Stored(20)).candidate.slot == "gpu"
 
 
 def test_what_cannot_be_helped_fails_at_once_and_is_no_dead_letter():

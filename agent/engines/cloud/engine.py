@@ -21,7 +21,7 @@ from agent.engines.cloud.faults import (
     RateLimitedFault,
 )
 from agent.engines.cloud.http import CONNECT_TIMEOUT_S, Line
-from agent.engines.cloud.provider import Answer, Call, CloudFacts, Drawn, Provider, model_asked
+from agent.engines.cloud.provider import Answer, Call, Drawn, Provider, model_asked
 from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Report, Step
 from contracts.requests import Quality
 
@@ -104,7 +104,7 @@ class CloudEngine:
         """What routing may know now; whatever keeps it from working is its `down`."""
         down = self._down()
         provider = self._provider
-        return CloudFacts(
+        return EngineFacts(
             name=self.name,
             slot=self.slot,
             models=provider.models,

@@ -9,7 +9,6 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from agent.core import catalog
-from agent.core.routing import EngineFacts
 from agent.engines.cloud.faults import PaidFault, UnknownOutcomeFault
 from agent.engines.protocol import EngineJob, Picture
 from contracts.requests import Quality
@@ -17,17 +16,6 @@ from contracts.requests import Quality
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEADER: Final = 24
 WORDS_MAX: Final = 200
-
-
-class CloudFacts(EngineFacts, frozen=True, kw_only=True):
-    """What routing may know of a cloud beside what it knows of every engine.
-
-    `ignores_seed`: the same seed gives another picture. `by_quality` is the model that draws a
-    quality where the request names none.
-    """
-
-    ignores_seed: bool = False
-    by_quality: Mapping[Quality, str] = msgspec.field(default_factory=dict)
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,9 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from agent.core.card import Card
+
+MIB: Final = 1024 * 1024
 CALL_TIMEOUT_S: Final = 5.0
 """Long enough for a frozen second: ComfyUI collects garbage for up to 1.2 s at a time."""
 VIEW_TIMEOUT_S: Final = 60.0
@@ -52,6 +55,7 @@ class Device(msgspec.Struct, frozen=True):
     type: str
     vram_total: int = 0
     vram_free: int = 0
+    torch_vram_total: int = 0
 
 
 class _System(msgspec.Struct, frozen=True):
@@ -76,10 +80,17 @@ class Stats(msgspec.Struct, frozen=True):
         return self.devices[0].vram_free if self.devices else 0
 
     @property
-    def is_mostly_free(self) -> bool:
-        """Whether the device holds next to nothing: a tenth of it for context and desktop."""
-        total = self.devices[0].vram_total if self.devices else 0
-        return self.vram_free >= 0.9 * total
+    def held_mib(self) -> int:
+        """What its models and its working memory take, and /free gives back. Units: MiB."""
+        return self.devices[0].torch_vram_total // MIB if self.devices else 0
+
+    @property
+    def card(self) -> Card | None:
+        """The memory of the first device as it shows it, everybody's programs included."""
+        if not self.devices:
+            return None
+        device = self.devices[0]
+        return Card(total_mib=device.vram_total // MIB, free_mib=device.vram_free // MIB)
 
     @property
     def listens_beyond_loopback(self) -> bool:

@@ -15,7 +15,7 @@ import structlog
 
 from agent.clock import Clock
 from agent.core import catalog, workflow
-from agent.core.faults import EngineDownFault, Fault, InternalFault, OutOfMemoryFault
+from agent.core.faults import EngineDownFault, Fault, InternalFault
 from agent.core.picture import Picture
 from agent.core.routing import EngineFacts
 from agent.core.workflow import Workflow
@@ -27,16 +27,18 @@ from agent.engines.comfyui.server import Server
 from agent.engines.protocol import Attempt, EngineJob, Generation, Health, Report
 
 STEP_TIMEOUT_S: Final = 120.0
+AGAIN_MAX: Final = 3
+"""How often one attempt may be drawn anew on a card that ran out of memory."""
 
 log = structlog.get_logger()
 
 
-def prompt_id(agent: str, request_id: str, attempt: int, *, again: bool = False) -> str:
+def prompt_id(agent: str, request_id: str, attempt: int, again: int = 0) -> str:
     """Return the id of an attempt's prompt: known before the POST, and to who takes over.
 
     Canonical lower case, because newer servers refuse any other form.
     """
-    name = f"mmg:{agent}/{request_id}/{attempt}{'/again' if again else ''}"
+    name = f"mmg:{agent}/{request_id}/{attempt}{f'/again{again}' if again else ''}"
     return str(uuid5(NAMESPACE_URL, name))
 
 
@@ -88,6 +90,10 @@ class ComfyEngine:
             await server.open()
             await server.run_once()
 
+    def drawers(self) -> dict[str, Server]:
+        """Return the servers by their address, for who keeps their cards."""
+        return dict(self._servers)
+
     @property
     def facts(self) -> EngineFacts:
         """What routing may know now: what any server that is up can run."""
@@ -124,7 +130,9 @@ class ComfyEngine:
             record = await self._adopt(job, run, report)
             early: _Pictures = {}
             if record is None:
-                record = await self._draw_with_room(job, server, run, report, early)
+                record = await self._draw(job, server, run, report, early)
+                if chosen.manifest.model not in server.held:
+                    server.held = (*server.held, chosen.manifest.model)
             files = record.files(chosen.manifest.output)
             pictures = tuple([early.get(file) or await self._fetch(server, file) for file in files])
         except EngineDownFault:
@@ -149,7 +157,10 @@ class ComfyEngine:
         server = self._servers.get(job.server or "") or next(iter(self._servers.values()))
         numbers = (job.attempt, *(number for number, _ in job.earlier))
         names = [prompt_id(job.agent, job.request_id, number) for number in numbers]
-        names.append(prompt_id(job.agent, job.request_id, job.attempt, again=True))
+        names += [
+            prompt_id(job.agent, job.request_id, job.attempt, again)
+            for again in range(1, job.again + 1)
+        ]
         for name in names:
             try:
                 record = await server.api.record(name)
@@ -202,6 +213,9 @@ class ComfyEngine:
         """Cost nothing: the card is ours."""
         return 0.0
 
+    def time_limit_s(self, _job: EngineJob) -> None:
+        """Take no longer than any engine may."""
+
     async def close(self) -> None:
         """Close all connections."""
         for server in self._servers.values():
@@ -215,36 +229,17 @@ class ComfyEngine:
             return workflow.choose(job.options, self._workflows, problems).workflow
         return self._workflows[job.workflow]
 
-    async def _draw_with_room(
-        self, job: EngineJob, server: Server, run: Run, report: Report, early: _Pictures
-    ) -> Record:
-        """Draw; if the card runs out of memory, make room and draw once more. Raises: Fault."""
-        try:
-            return await self._draw(job, server, run, report, early)
-        except OutOfMemoryFault as fault:
-            log.warning("comfyui.out_of_memory", server=server.url, reason=fault.message)
-            if not await server.make_room():
-                raise
-            return await self._draw(job, server, run, report, early, again=True)
-
     async def _draw(
-        self,
-        job: EngineJob,
-        server: Server,
-        run: Run,
-        report: Report,
-        early: _Pictures,
-        *,
-        again: bool = False,
+        self, job: EngineJob, server: Server, run: Run, report: Report, early: _Pictures
     ) -> Record:
         """Post the job's prompt and follow it to its end; `early` takes pictures as they come.
 
-        `again` posts under another id: the server would keep only one record of the same. Raises:
-        Fault.
+        A job that draws `again` posts under another id: the server would keep only one record of
+        the same. Raises: Fault.
         """
         chosen = self._workflow(job)
         graph = await self._graph(job, server, chosen)
-        name = prompt_id(job.agent, job.request_id, job.attempt, again=again)
+        name = prompt_id(job.agent, job.request_id, job.attempt, job.again)
         extra = {
             "worker": self._worker,
             "agent": job.agent,
@@ -329,9 +324,9 @@ class ComfyEngine:
         """Return the record of a lost worker's prompt, waiting for one that still runs."""
         for attempt, url in reversed(job.earlier):
             server = self._servers.get(url)
-            for again in (True, False) if server is not None else ():
+            for again in range(AGAIN_MAX, -1, -1) if server is not None else ():
                 assert server is not None, "only known servers are asked"
-                name = prompt_id(job.agent, job.request_id, attempt, again=again)
+                name = prompt_id(job.agent, job.request_id, attempt, again)
                 try:
                     record = await self._outcome(server, name, run, report)
                 except (ServerAwayError, AnswerError, Fault) as error:

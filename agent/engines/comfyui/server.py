@@ -5,12 +5,13 @@ Looks every 30 s while it is up and every 2 s while it is not. It must not run p
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import structlog
 
 from agent.clock import Clock
+from agent.core.card import ComfyUI, Occupancy
 from agent.core.workflow import Workflow
 from agent.engines.comfyui.api import VERSION_MIN, AnswerError, Api, ServerAwayError, Stats
 from agent.engines.comfyui.graph import against, folders_of
@@ -20,8 +21,8 @@ from agent.engines.comfyui.socket import Socket
 
 PING_S: Final = 30.0
 PING_DOWN_S: Final = 2.0
-FREE_MAX_S: Final = 10.0
-FREE_LOOK_S: Final = 0.1
+EMPTY_MIB: Final = 256
+"""With less than this no model is loaded."""
 
 log = structlog.get_logger()
 
@@ -49,6 +50,9 @@ class Server:
         self.stats: Stats | None = None
         self.problems: dict[str, tuple[str, ...]] = {}
         self.models: dict[str, tuple[str, ...]] = {}
+        self.on_state: Callable[[], None] = _nobody
+        self.held: tuple[str, ...] = ()
+        """The models that our prompts have loaded, by the names requests use."""
         self._workflows = workflows
         self._clock = clock
         self._since_s = clock.monotonic_s()
@@ -83,24 +87,41 @@ class Server:
             group.create_task(self.socket.run(), name=f"socket {self.url}")
             group.create_task(self._ping(), name=f"ping {self.url}")
 
-    async def make_room(self) -> bool:
-        """Ask the server to drop its models, and wait until its memory shows it.
+    async def occupancy(self) -> Occupancy | None:
+        """Say what it holds and how many prompts of people it has; None: it does not answer.
 
-        The answer to /free proves nothing [15]: free memory has to rise, or to be there already.
-        False if that is not seen within 10 s.
+        On the CPU nothing but the prompts matters, and the socket tells whether there are any.
         """
+        on_cpu = self.stats is not None and self.stats.on_cpu
+        if self.state != "up":
+            return None
         try:
-            before = (await self.api.stats()).vram_free
+            foreign = await self._foreign() if self.socket.foreign or not on_cpu else 0
+            if on_cpu:
+                return Occupancy(comfyui=ComfyUI(on_cpu=True, foreign=foreign))
+            stats = await self.api.stats()
+        except (ServerAwayError, AnswerError) as error:
+            log.info("comfyui.not_measured", server=self.url, reason=str(error))
+            self.suspect()
+            return None
+        held_mib = stats.held_mib
+        if held_mib < EMPTY_MIB:
+            self.held = ()  # Freed, or started anew.
+        comfyui = ComfyUI(held=self.held, held_mib=held_mib, foreign=foreign, on_cpu=stats.on_cpu)
+        return Occupancy(comfyui=comfyui, card=stats.card)
+
+    async def free(self) -> str:
+        """Ask it to drop its models; return why not, or nothing. It proves nothing [15]."""
+        try:
             await self.api.free()
-            async with asyncio.timeout(FREE_MAX_S):
-                while (now := await self.api.stats()).vram_free <= before:
-                    if now.is_mostly_free:
-                        return True
-                    await asyncio.sleep(FREE_LOOK_S)
-        except (ServerAwayError, AnswerError, TimeoutError) as error:
-            log.warning("comfyui.no_room", server=self.url, reason=str(error) or "not freed")
-            return False
-        return True
+        except (ServerAwayError, AnswerError) as error:
+            return str(error)
+        self.held = ()
+        return ""
+
+    async def _foreign(self) -> int:
+        """Count the prompts of people: those without our mark. Raises: ServerAwayError."""
+        return sum("mmg" not in item.extra for item in await self.api.queue())
 
     def suspect(self) -> None:
         """Look at once: a job met something that a healthy server does not do."""
@@ -159,4 +180,11 @@ class Server:
             say = log.info if state == "up" else log.warning
             say("comfyui.state", server=self.url, state=state, was=self.state, reason=reason)
             self._since_s = self._clock.monotonic_s()
+        changed = state != self.state
         self.state, self.reason = state, reason
+        if changed:
+            self.on_state()
+
+
+def _nobody() -> None:
+    """Tell a change of state to nobody."""

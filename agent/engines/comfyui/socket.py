@@ -75,6 +75,13 @@ class Socket:
         self.client_id = uuid4().hex
         self.opened = asyncio.Event()
         self.proven = False
+        self.remaining = 0
+        """Prompts that run or wait on the server, of everybody, as it said last."""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the server has more prompts than ours, by what it said last."""
+        return self.opened.is_set() and self.remaining > len(self._inboxes)
 
     @contextmanager
     def inbox(self, prompt_id: str) -> Iterator[Inbox]:
@@ -154,6 +161,8 @@ class Socket:
             # The greeting comes on a deaf socket too; it names a client or no prompt.
             if "prompt_id" in payload or ("status" in payload and "sid" not in payload):
                 self.proven = True
+            if "status" in payload:
+                self.remaining = _remaining(payload["status"], self.remaining)
             # Frames of other people's prompts reach us too [5]: only ours have an inbox.
             box = self._inboxes.get(str(payload.get("prompt_id")))
             if box is not None:
@@ -176,3 +185,11 @@ class Socket:
         if box is not None:
             box.preview = data[end:]
             box.heard.set()
+
+
+def _remaining(status: object, before: int) -> int:
+    """Read the length of the queue out of a `status` frame."""
+    match status:
+        case {"exec_info": {"queue_remaining": int() as count}}:
+            return count
+    return before

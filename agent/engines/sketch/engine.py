@@ -132,6 +132,9 @@ class SketchEngine:
         """Return nothing: drawing is free."""
         return 0.0
 
+    def time_limit_s(self, _job: EngineJob) -> None:
+        """Take no longer than any engine may."""
+
     async def close(self) -> None:
         """Stop all drawings and end the threads."""
         self._closed = True
