@@ -6,6 +6,7 @@ The only place that knows every part. It decides nothing about a request.
 import asyncio
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -46,6 +47,9 @@ STREAMS_LOOK_S: Final = 2.0
 SERVER_RESTART_S: Final = 1.0
 NAMES_MAX: Final = 64
 STREAMS_GONE_EXIT: Final = 3
+SWITCH_S: Final = 0.0001
+"""How long a thread that writes files or scales pictures may keep the event loop waiting; Python's
+default is fifty times as long, and a card would wait for its next job."""
 
 log = structlog.get_logger()
 
@@ -158,6 +162,7 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
 @asynccontextmanager
 async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Dispatch]:
     """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
+    sys.setswitchinterval(SWITCH_S)
     with _own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
         clock = OffsetClock(SystemClock())

@@ -17,7 +17,7 @@ from agent.bus.connection import BusError
 from agent.bus.lanes import Delivery, Lanes
 from agent.core.waiting_room import SIZE, GiveBack, Held, give_back, overfull, pull_next
 from agent.deliveries import read_delivery
-from agent.metrics import REQUESTS_UNSPEAKABLE
+from agent.metrics import REDELIVERIES, REQUESTS_UNSPEAKABLE
 from agent.presence import Presence
 from agent.readiness import Readiness, StreamsGoneError
 from agent.slots import job_name
@@ -31,6 +31,8 @@ from contracts.subjects import Identity
 
 INTERRUPT_S: Final = 10.0
 """How long interrupted jobs get to write what became of them."""
+TEND_EVERY_S: Final = 1.0
+"""How often those who wait are looked after: the hour, and whether a cloud may draw them."""
 IDLE_LOOKS: Final = 2
 """How often the lanes must be found empty before `--once` calls them worked off."""
 
@@ -56,6 +58,7 @@ class Dispatch:
         self._drain_s = drain_s
         self._presence = Presence(tools.bus, tools.worker, self.status)
         self._rang_s = 0.0
+        self._tended_s = 0.0
         self._idle_elsewhere: tuple[str, ...] | None = None
         self._lanes = Lanes(tools.bus)
         self._jobs: dict[tuple[Identity, int], Job] = {}
@@ -205,9 +208,12 @@ class Dispatch:
 
     def _tend(self, group: asyncio.TaskGroup) -> None:
         """Look after those who wait: the hour, the clouds, the card."""
-        self._slots.tick()
-        for job in self._waiting():
-            job.refresh()
+        now_s = self._tools.clock.monotonic_s()
+        if now_s - self._tended_s >= TEND_EVERY_S:
+            self._tended_s = now_s
+            self._slots.tick()
+            for job in self._waiting():
+                job.refresh()
         if self._slots.keepers and not self._slots.has_card():
             self._give_back(group, give_back(self._held(), "card_lost"))
         self._give_back(group, overfull(self._held(), self._lookahead))
@@ -286,6 +292,7 @@ class Dispatch:
 
     async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
         """Give a delivery to the job that has its request already, or to a new one."""
+        REDELIVERIES.inc(delivery.num_delivered > 1)
         stored, error = read_delivery(delivery)
         if stored is None:
             await self._drop(delivery, error)

@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 import structlog
 
-from agent.bus import chain, lanes
+from agent.bus import chain, hooks, lanes
 from agent.bus.connection import BusError, NoAnswer
 from agent.bus.lanes import Delivery
 from agent.core import catalog
-from agent.core.choosing import choices, wish
+from agent.core.choosing import Chosen, choices, wish
 from agent.core.faults import Fault
 from agent.core.job import StoredRequest
 from agent.core.links import Author, Pen
@@ -57,7 +57,7 @@ from agent.core.story import Steps, Story
 from agent.crash_point import crash_point
 from agent.drawing import Drawing
 from agent.engines.protocol import job_for, order_for
-from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED
+from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED, note_event, note_link
 from agent.pictures import Pictures
 from agent.prompting import Prompting
 from agent.slots import HeldSlot
@@ -89,14 +89,16 @@ class Job:
         self._author = Author(worker=tools.worker, nonce=tools.new_nonce())
         self._story = Story(stored, self._author, tools.clock.now())
         self._stop: Interrupted | None = None
-        self._stopping = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
         self._prompting = Prompting(tools.extender, stored)
         self._pictures = Pictures(tools, stored)
         self._drawing: Drawing | None = None
         self._group = asyncio.TaskGroup()
         self._beating = False
+        self._hooked = False
         self._telling = Telling(tools.bus, tools.clock, self._progress_pen)
         self._why: str | None = None
+        self._noted: Chosen | None = None
         if stored.request is not None:
             self._order = order_for(stored, tools.book)
 
@@ -159,7 +161,8 @@ class Job:
 
     async def _interrupt(self, stop: Interrupted) -> None:
         self._stop = stop
-        self._stopping.set()
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time())
         if self._drawing is not None:
             await self._drawing.interrupt(stop)
 
@@ -176,11 +179,14 @@ class Job:
             name = _name(command)
             crash_point(f"before {name}")
             event = await self._perform(command)
+            note_event(event, "" if self._drawing is None else self._drawing.engine.name)
             crash_point(f"after {name}")
             try:
                 command = steps.send(Told(event, self._tools.clock.now()))
             except StopIteration:
                 return
+            finally:
+                self._noted = self._tools.note(self._story.chosen, self._noted)
 
     async def _perform(self, command: Command) -> Event:
         """Do what the story asks for and say what came of it."""
@@ -267,7 +273,10 @@ class Job:
         try:
             match command:
                 case Append(link=link, expected=expected):
+                    await self._keep_hook()
                     outcome = await chain.append(bus, who, link, expected)
+                    if isinstance(outcome, Stored):
+                        note_link(link, self.stored.priority)
                     started = isinstance(link, Started | Retrying)
                     self._beating = started and isinstance(outcome, Stored)
                     return outcome
@@ -281,6 +290,13 @@ class Job:
         except (BusError, msgspec.DecodeError) as error:
             log.warning("job.no_answer", step=type(command).__name__, reason=str(error))
             return Unknown(str(error))
+
+    async def _keep_hook(self) -> None:
+        """Keep the address that is to be told the end, before anybody can know of a first link."""
+        if not self._hooked:
+            request, now = self.stored.request, self._tools.clock.now()
+            url = None if request is None else request.webhook_url
+            self._hooked = await hooks.keep_if_any(self._tools.bus, self.stored.who, url, now)
 
     async def _read_history(self, upto: int) -> Event:
         stored = await chain.read_chain(self._tools.bus, self.stored.who)
@@ -328,17 +344,24 @@ class Job:
             self._beating = before
 
     async def _unless_stopped(self, waiting: Coroutine[None, None, Event]) -> Event:
-        """Wait for something, but not longer than this job is wanted."""
-        async with asyncio.TaskGroup() as group:
-            wait = group.create_task(waiting, name="wait")
-            stop = group.create_task(self._stopping.wait(), name="stop")
-            await asyncio.wait((wait, stop), return_when=asyncio.FIRST_COMPLETED)
-            done = wait.done()
-            wait.cancel()
-            stop.cancel()
-        if done:
-            return wait.result()
-        assert self._stop is not None, "what ends the wait is a stop"
+        """Wait for something, but not longer than this job is wanted.
+
+        In this very task: between a free card and the next `started` each further task costs time.
+        """
+        if (stop := self._stopped()) is not None:
+            waiting.close()
+            return stop
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                return await waiting
+        except TimeoutError:
+            if (stop := self._stopped()) is None:
+                raise
+            return stop
+        finally:
+            self._patience = None
+
+    def _stopped(self) -> Interrupted | None:
         return self._stop
 
     def _progress_pen(self) -> Pen:
