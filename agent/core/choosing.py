@@ -7,6 +7,8 @@ has no slot for it now. `agent.core.story` tells the tries.
 from collections.abc import Mapping
 from datetime import timedelta
 
+import msgspec
+
 from agent.core import routing
 from agent.core.faults import Fault, OutOfMemoryFault, Remedy, TriesSpentFault
 from agent.core.job import TRIES_MAX, History, StoredRequest
@@ -17,6 +19,24 @@ NEVER = ("too_big", "out_of_memory")
 
 Passed = Mapping[str, Elsewhere]
 """Engine -> why it had no slot when it was asked."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What one choice among engines rested on; see `choices`."""
+
+    stored: StoredRequest
+    seen: Seen
+    history: History
+    passed: dict[str, Elsewhere]
+    last: tuple[str | None, Remedy]
+
+    def made(self) -> tuple[Candidate, ...] | Fault:
+        """Choose: the engines in their order, or why there is none."""
+        return choices(self.stored, self.seen, self.history, self.passed, self.last)
+
+
+Chosen = tuple[Choice, tuple[Candidate, ...] | Fault]
+"""A choice and what came of it."""
 
 
 def choices(
@@ -36,9 +56,6 @@ def choices(
     """
     request = stored.request
     assert request is not None, "an unreadable request is refused, not routed"
-    missing = routing.missing_feature(request)
-    if missing is not None:
-        return missing
     try:
         found = routing.route(request, seen.engines, seen.policy)  # 1
     except Fault as fault:

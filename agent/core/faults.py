@@ -110,10 +110,3 @@ class DiskFullFault(Fault):
 
     code = ErrorCode.DISK_FULL
     remedy = Remedy.RETRY
-
-
-class NotEnabledFault(Fault):
-    """The contract has it, this installation does not."""
-
-    code = ErrorCode.NOT_ENABLED
-    remedy = Remedy.GIVE_UP

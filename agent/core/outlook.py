@@ -9,7 +9,7 @@ from math import inf, sqrt
 import msgspec
 
 from agent.core.leases import Ask
-from agent.core.scheduler import Turn
+from agent.core.scheduler import Turn, Wish
 from agent.core.standing import Admit, Away, Free, Hold, Never, Unload, Verdict
 from contracts.requests import Priority
 
@@ -71,6 +71,45 @@ def outlook(
         if not turn.is_asleep:  # 1
             ahead_s += ask.run_s
             variance += ask.run_error_s**2
+    return tuple(found)
+
+
+def outlook_of_places(
+    kind: str, wishes: Sequence[Wish], turns: Sequence[Turn], ready_s: Sequence[float]
+) -> tuple[Outlook, ...]:
+    """Tell what each job may expect that waits for a place on the CPU or in the cloud.
+
+    Units: `ready_s` after how long each place is free, nobody who waits counted. The next one gets
+    the place that is free first; half of what it waits is taken for the error.
+    """
+    known = {wish.job: wish for wish in wishes}
+    places = sorted(ready_s)
+    found: list[Outlook] = []
+    for place, turn in enumerate(turns, start=1):
+        start_s = inf
+        if turn.is_asleep:
+            start_s = turn.figure
+        elif places:
+            start_s, *places = places
+            places = sorted((*places, start_s + known[turn.job].run_s))
+        are = f"all {len(ready_s)} places of this worker are taken"
+        if len(ready_s) == 1:
+            are = "the one place of this worker is taken"
+        what = f"it waits for a place of kind {kind}: {are}"
+        if turn.is_asleep:
+            what = "it waits for its hour"
+        found.append(
+            Outlook(
+                job=turn.job,
+                place=place,
+                start_s=start_s,
+                early_s=start_s / 2,
+                late_s=start_s * 1.5,
+                rule=turn.rule,
+                sentence=f"{what}. Order, rule {turn.rule}: {turn.reason}."
+                " What would change it: a higher priority, or more places (MMG_SLOTS).",
+            )
+        )
     return tuple(found)
 
 

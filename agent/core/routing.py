@@ -14,7 +14,6 @@ from agent.core.faults import (
     Fault,
     ModelMissingFault,
     NoEngineFault,
-    NotEnabledFault,
     WorkflowInvalidFault,
 )
 from agent.core.workflow import Workflow, candidates
@@ -227,14 +226,14 @@ def _explained(
     able: list[tuple[EngineFacts, Candidate]],
     why_cloud: str,
 ) -> Candidate:
-    """Add why an engine comes before one that would have come first."""
+    """Add why an engine comes before those that would have come first, if they worked."""
     if facts.is_cloud and why_cloud:
-        return found.because(why_cloud)
-    missing = next((one for one, _ in able if not one.is_ready and not one.fallback), None)
-    if missing is None or missing is facts or not (facts.fallback or facts.is_cloud):
+        found = found.because(why_cloud)
+    before = able[: next(place for place, (one, _) in enumerate(able) if one is facts)]
+    missing = next((one for one, _ in before if not one.is_ready and not one.fallback), None)
+    if missing is None:
         return found
-    reason = f"{facts.name} stands in: {missing.name} {missing.trouble}"
-    return msgspec.structs.replace(found, reason=reason)
+    return found.because(f"{facts.name} stands in: {missing.name} {missing.trouble}")
 
 
 def _best(options: Options, engines: tuple[EngineFacts, ...], faults: list[Fault]) -> Fault:
@@ -248,13 +247,3 @@ def _best(options: Options, engines: tuple[EngineFacts, ...], faults: list[Fault
             "$.options.model",
         )
     return faults[0]
-
-
-def missing_feature(request: Request) -> Fault | None:
-    """Name a part of the contract that this build does not do yet, or None."""
-    if request.webhook_url is not None:
-        return NotEnabledFault(
-            "webhooks are not enabled in this build; subscribe to the reply subject",
-            "$.webhook_url",
-        )
-    return None

@@ -97,10 +97,14 @@ class Polish(msgspec.Struct, frozen=True):
 
 
 class WaitUntil(msgspec.Struct, frozen=True):
-    """Wait until `due`; answered by Done or Interrupted. `own` allows heartbeats meanwhile."""
+    """Wait until `due`; answered by Done or Interrupted. `own` allows heartbeats meanwhile.
+
+    `stuck`: no engine here can begin now.
+    """
 
     due: datetime
     own: bool
+    stuck: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agent.core.catalog import seed_for
-from agent.core.choosing import choices, wish
+from agent.core.choosing import Choice, Chosen, wish
 from agent.core.faults import Fault, Remedy, TriesSpentFault
 from agent.core.job import (
     EMPTY,
@@ -79,7 +79,8 @@ class Story:
 
     `ended` tells where it stands: the kind of the chain's end if this job wrote it, else
     `settled`, `released`, `preempted`, `superseded` or `lapsed`. `closed`: the chain is known to
-    have ended; `mine`: the link at `place` is this job's own.
+    have ended; `mine`: the link at `place` is this job's own. `chosen` is the last choice of an
+    engine, with what it rested on.
     """
 
     def __init__(self, stored: StoredRequest, author: Author, now: datetime) -> None:
@@ -94,12 +95,13 @@ class Story:
         self.history = History()
         self.earlier: tuple[Started, ...] = ()
         self.passed: dict[str, Elsewhere] = {}
+        self.chosen: Chosen | None = None
         self.ended = "lapsed"
         self.closed = False
 
-    def run(self) -> Steps:
-        """Carry the request from its start to its end."""
-        head = yield from self._begin()
+    def run(self, *, again: bool = False) -> Steps:
+        """Carry the request from its start to its end. `again`: it was handed over before."""
+        head = yield from self._begin(came_before=again)
         while head is not None:
             head = yield from self._try(head)
 
@@ -122,9 +124,13 @@ class Story:
 
     # --- start: rule 1 -------------------------------------------------------------------------
 
-    def _begin(self) -> Generator[Command, Told, Started | None]:
-        """Write the first link of this job; None where it is not ours to carry, or ended."""
-        outcome = yield from self._start()
+    def _begin(self, *, came_before: bool) -> Generator[Command, Told, Started | None]:
+        """Write the first link of this job; None where it is not ours to carry, or ended.
+
+        One that `came_before` looks before it waits for a slot: no LLM is unloaded for nothing.
+        """
+        found = (yield from self._ask(ReadHead())) if came_before else None
+        outcome = found if isinstance(found, Superseded) else (yield from self._start())
         if not isinstance(outcome, Superseded):
             return outcome
         head = outcome.head
@@ -194,7 +200,8 @@ class Story:
             if found[0].trouble or (before is not None and before.why == "no_card"):  # 3
                 self.passed.clear()
                 soon = self.now + timedelta(seconds=LOOK_AGAIN_S)
-                answer = yield from self._ask(WaitUntil(soon, own=self.mine or self.place.n == 0))
+                own = self.mine or self.place.n == 0
+                answer = yield from self._ask(WaitUntil(soon, own=own, stuck=True))
             else:
                 is_first = self.place.n == 0
                 asked = wish(self.stored, self.history, found, self.passed, is_first=is_first)
@@ -234,7 +241,16 @@ class Story:
     ) -> Generator[Command, Told, tuple[Candidate, ...] | Fault]:
         """Look at the engines and order those that are left."""
         yield from self._look()
-        return choices(self.stored, self.seen, self.history, self.passed, last)
+        choice = Choice(
+            stored=self.stored,
+            seen=self.seen,
+            history=self.history,
+            passed=dict(self.passed),
+            last=last,
+        )
+        found = choice.made()
+        self.chosen = choice, found
+        return found
 
     def _look(self) -> Generator[Command, Told, None]:
         seen = yield from self._ask(Look())

@@ -56,6 +56,8 @@ BACKOFF_S: Final = 10.0
 BACKOFF_MAX_S: Final = 300.0
 MEASURE_AGAIN_S: Final = 1.0
 POLL_S: Final = 0.25
+LOOK_S: Final = 30.0
+"""While nobody wants the card, but ComfyUI holds models, it is measured this often."""
 LOADS_MIB_S: Final = 512
 """How fast a model is taken to load, where its reload has to be guessed."""
 LIMITS_S: Final = {"freeing": EVICTION_S, "unloading": EVICTION_S, "reloading": RELOAD_S}
@@ -292,6 +294,17 @@ class Tending:
         if is_due and self._is_wanted(now) and not is_asked:
             self._asked_at = now
             said.append(Measure(reason="something waits for what the card shows"))
+        elif fresh is None and self._may_slow(now) and not is_asked:
+            self._asked_at = now
+            said.append(Measure(reason="an LLM may be slow because of what ComfyUI holds"))
+
+    def _may_slow(self, now: datetime) -> bool:
+        """Tell whether it is time to look again at what ComfyUI holds for nobody."""
+        reading = self._reading
+        if reading is None or self.lease is not None or self.lost is not None:
+            return False
+        holds = reading.comfyui is not None and bool(reading.comfyui.held)
+        return holds and now >= after(reading.taken_at, LOOK_S)
 
     def _watch_tenants(self, reading: Reading, said: list[Decision]) -> None:
         """Note which owed models have gone, and once a lease that tenants take more than before."""

@@ -79,6 +79,7 @@ class Wire:
     """The bus as `chain.append` sees it."""
 
     name = "searched"
+    appends_refused = 0  # counted for the metrics; decides nothing
 
     async def store(
         self, _subject: str, _data: bytes, headers: dict[str, str], **_: object

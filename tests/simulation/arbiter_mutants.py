@@ -1,45 +1,21 @@
-"""Mutants of the arbiter: each takes one rule out of the real code, and the search has to notice.
+"""Mutants of the arbiter: each takes one rule out of the real code; the search has to notice."""
 
-`python -m tests.simulation.arbiter_mutants [NAME ...]` prints which invariant found each of them
-and after how many states; exits 1 if one survives.
-"""
-
-# ruff: noqa: T201 - printing is the work of a command
-
-import importlib
-import sys
-import time
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import msgspec
 
 from tests.simulation.arbiter_search import WORLDS, search
+from tests.simulation.edited import edited
 from tests.simulation.search import Found
 from tests.simulation.source import Edit
 
 CARD: Final = "agent.core.card"
 ACTS: Final = "agent.core.acts"
-SCHEDULER: Final = "agent.core.scheduler"
 PREEMPTION: Final = "agent.core.preemption"
 LINE: Final = "agent.core.line"
 ADMISSION: Final = "agent.core.admission"
 TENDING: Final = "agent.core.tending"
 ARBITER: Final = "agent.core.arbiter"
-ORDER: Final = (
-    CARD,
-    "agent.core.leases",
-    SCHEDULER,
-    "agent.core.standing",
-    ADMISSION,
-    PREEMPTION,
-    ACTS,
-    TENDING,
-    LINE,
-    ARBITER,
-)
-"""Modules that may be edited; a later one may import an earlier one."""
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +59,12 @@ MUTANTS: Final = (
         ADMISSION,
         "        not case.has_others\n",
         "        True\n",
-        "small fits",
-        "lower class and draft",
-        "busy",
+        "two models",
     ),
     _mutant(
         "comfyui's models do not go before an llm",
         ADMISSION,
-        "    can_free = case.has_others and not case.at.is_free_paused\n",
+        "    can_free = case.has_others and case.at.free_in_s <= 0\n",
         "    can_free = False\n",
         "free, then unload",
     ),
@@ -147,8 +121,8 @@ MUTANTS: Final = (
     _mutant(
         "busy card granted",
         ADMISSION,
-        "if (busy := at.busy or _foreign(ask, reading)) is not None:",
-        "if (busy := _foreign(ask, reading)) is not None:",
+        "if (busy := at.busy or _foreign(ask, at, reading)) is not None:",
+        "if (busy := _foreign(ask, at, reading)) is not None:",
     ),
     _mutant(
         "old reading granted on",
@@ -223,14 +197,14 @@ MUTANTS: Final = (
     _mutant(
         "debt never paid",
         ARBITER,
-        "        if not self.waiting:\n            self._pay(now, said)\n",
-        "",
+        "            self._ease(now, said)\n            self._pay(now, said)\n",
+        "            self._ease(now, said)\n",
     ),
     _mutant(
         "debt paid under a lease",
         TENDING,
-        "if self.lease is not None or self.act is not None or is_before(",
-        "if self.act is not None or is_before(",
+        "if self.lease is not None or self.act is not None or is_before(now, self._pay_at):",
+        "if self.act is not None or is_before(now, self._pay_at):",
     ),
     _mutant(
         "cleared before it is loaded",
@@ -263,8 +237,8 @@ MUTANTS: Final = (
     _mutant(
         "failed reload clears the debt",
         TENDING,
-        "                pause_s = min(BACKOFF_MAX_S, BACKOFF_S * 2**self._failed)\n",
-        "                self._clear('never mind', said)\n                pause_s = 1.0\n",
+        "                self._pay_later(now)\n",
+        "                self._clear('never mind', said)\n",
     ),
     _mutant(
         "debt of an earlier worker not paid",
@@ -279,6 +253,41 @@ MUTANTS: Final = (
         "        if comfyui.held and not comfyui.foreign and may_free:  # 2\n",
         "        if False:  # 2\n",
         "all calls, one job",
+    ),
+    _mutant(
+        "critical never preempts",
+        LINE,
+        "        if preempt is not None and self._could_start(ask, now):\n",
+        "        if False:\n",
+        "preempted",
+    ),
+    _mutant(
+        "preempted in vain",
+        LINE,
+        " and self._could_start(ask, now):",
+        ":",
+        "preempted in vain",
+    ),
+    _mutant(
+        "high is preempted",
+        PREEMPTION,
+        "PREEMPTIBLE: Final = (Priority.MEDIUM, Priority.LOW)",
+        "PREEMPTIBLE: Final = (Priority.HIGH, Priority.MEDIUM, Priority.LOW)",
+        "not preempted",
+    ),
+    _mutant(
+        "preempted again and again",
+        PREEMPTION,
+        "drawing.preempted >= PREEMPTED_MAX or lease.preempted_by",
+        "lease.preempted_by",
+        "preempted again and again",
+    ),
+    _mutant(
+        "preempted twice at once",
+        PREEMPTION,
+        " or lease.preempted_by:  # 3",
+        ":  # 3",
+        "preempted again and again",
     ),
     _mutant(
         "oom ends the job",
@@ -321,32 +330,9 @@ MUTANTS: Final = (
 
 def load(mutant: Mutant) -> type[Any]:
     """Return the arbiter with one edit. Asserts that the edit hits exactly once."""
-    edit = Edit(mutant.module, mutant.old, mutant.new)
-    package = importlib.import_module("agent.core")
-    saved = {name: importlib.import_module(name) for name in ORDER}
-    modules = dict(saved)
-    try:
-        for name in ORDER[ORDER.index(edit.module) :]:
-            modules[name] = _compiled(name, str(saved[name].__file__), edit)
-            sys.modules[name] = modules[name]
-            setattr(package, name.rpartition(".")[2], modules[name])
-    finally:
-        for name, module in saved.items():
-            sys.modules[name] = module
-            setattr(package, name.rpartition(".")[2], module)
-    arbiter: type[Any] = modules[ARBITER].Arbiter
-    return arbiter
-
-
-def _compiled(name: str, path: str, edit: Edit) -> ModuleType:
-    text = Path(path).read_text()
-    if name == edit.module:
-        assert text.count(edit.old) == 1, f"found {text.count(edit.old)} times: {edit.old!r}"
-        text = text.replace(edit.old, edit.new)
-    module = ModuleType(name)
-    sys.modules[name] = module  # msgspec looks for annotations there.
-    exec(compile(text, f"{path} (searched)", "exec"), module.__dict__)  # noqa: S102 - our own text
-    return module
+    with edited(Edit(mutant.module, mutant.old, mutant.new)) as modules:
+        arbiter: type[Any] = modules[ARBITER].Arbiter
+        return arbiter
 
 
 def hunt(mutant: Mutant) -> Found:
@@ -360,25 +346,3 @@ def hunt(mutant: Mutant) -> Found:
             break
     assert found is not None, "every mutant names a world"
     return found
-
-
-def main() -> int:
-    """Hunt all mutants, or those that are named; return the exit code."""
-    chosen = [m for m in MUTANTS if not sys.argv[1:] or m.name in sys.argv[1:]]
-    survived, began = 0, time.perf_counter()
-    for mutant in chosen:
-        found = hunt(mutant)
-        survived += found.rule is None
-        verdict = found.rule or "SURVIVED"
-        print(
-            f"{mutant.name:<48} {verdict:<48} {found.name:<24} {found.states:>6} states", flush=True
-        )
-        if len(chosen) == 1:
-            print(*found.trace, sep="\n")
-    seconds = time.perf_counter() - began
-    print(f"{len(chosen)} mutants, {survived} survived, {seconds:.1f} s")
-    return 1 if survived else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

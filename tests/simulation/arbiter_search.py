@@ -33,7 +33,8 @@ CALLS: Final = ("free", "unload", "reload")
 
 WORLDS: Final = (
     Config(name="calls fail", jobs=(HIGH, STANDARD), faults=CALLS),
-    Config(name="every call, two jobs", jobs=(HIGH, STANDARD), faults=(*CALLS, "slow", "busy")),
+    Config(name="every call, two jobs", jobs=(HIGH, STANDARD), faults=(*CALLS, "slow")),
+    Config(name="busy, two jobs", jobs=(HIGH, STANDARD), faults=("unload", "reload", "busy")),
     Config(name="all calls, one job", jobs=(HIGH,), faults=(*CALLS, "busy", "partial", "chat")),
     Config(name="hollow reload", jobs=(HIGH,), faults=("hollow", "reload", "chat")),
     Config(name="smaller of two", jobs=(HIGH_DRAFT,), faults=CALLS),
@@ -94,6 +95,7 @@ WORLDS: Final = (
 )
 
 LARGE: Final = (
+    Config(name="every call and busy", jobs=(HIGH, STANDARD), faults=(*CALLS, "slow", "busy")),
     Config(
         name="calls and memory",
         jobs=(CRITICAL, STANDARD),

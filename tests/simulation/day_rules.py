@@ -12,22 +12,24 @@ from tests.simulation.traffic import moment
 from tests.simulation.violation import demand
 
 if TYPE_CHECKING:
-    from tests.simulation.day import Day
+    from tests.simulation.day_loop import Loop
 
 RESERVE_MIB: Final = 2048
 LOWER: Final = (Priority.MEDIUM, Priority.LOW)
 STUCK_S: Final = 1800.0
 """On a card on which nobody draws, nobody waits longer: rule 4 opens after 600 s at the latest."""
-BACK_S: Final = 400.0
-BACK_TROUBLED_S: Final = 3600.0
-"""When nobody waits, an owed LLM is back after so long: what fails is tried again in 10 to 300 s."""
+BACK_S: Final = ((0.0, 90.0), (0.05, 400.0), (1.0, 3600.0))
+"""When nobody waits, an owed LLM is back after so long, by the share of calls that fail: each is
+tried again after a while."""
+LOWER_S: Final = 600.0
 TURNS: Final = 8
+OOMS_MAX: Final = 2
 
 
 class Watch:
     """Looks at each step of one day."""
 
-    def __init__(self, day: "Day") -> None:
+    def __init__(self, day: "Loop") -> None:
         self.day = day
         self.seen = 0
         self._idle_since: float | None = None
@@ -35,6 +37,7 @@ class Watch:
         self._passed_over = 0
         self._longest: str | None = None
         self._free_mib = 0
+        self._lower_s = self._lower_before_s = -LOWER_S
         self._held: frozenset[str] = frozenset()
 
     def before(self, event: str) -> None:
@@ -54,6 +57,8 @@ class Watch:
     def after(self, event: str, said: tuple[Any, ...]) -> None:
         day = self.day
         demand(day.machine.free_mib >= 0, "the card is never over-committed", event)
+        if event == "unload_failed":
+            self._lower_s = self._lower_before_s
         for decision in said:
             name = type(decision).__name__
             demand(bool(decision.reason), "every decision has its reason", name)
@@ -65,6 +70,8 @@ class Watch:
                 self._cloud(decision)
             elif name == "Preempt":
                 self._preempt(decision)
+            elif name == "ClearDebt":
+                self._cleared(said)
         self._stuck()
         self._back()
 
@@ -119,6 +126,7 @@ class Watch:
     def _unload(self, decision: Any) -> None:
         day, machine = self.day, self.day.machine
         if not self._is_known():
+            self._lower_before_s = self._lower_s
             return
         ask = next(one.ask for one in day.arbiter.waiting if one.ask.job == decision.job)
         pause = day.arbiter._free_pause
@@ -130,6 +138,22 @@ class Watch:
         demand(
             is_past or ask.priority not in LOWER, "MEDIUM and LOW wait before an unload", ask.job
         )
+        self._lower_before_s = self._lower_s
+        if ask.priority in LOWER:
+            pause_s = day.now_s - self._lower_s
+            once = "MEDIUM and LOW have one unload in ten minutes"
+            demand(pause_s >= LOWER_S, once, f"after {pause_s:.0f} s")
+            self._lower_s = day.now_s
+
+    def _cleared(self, said: tuple[Any, ...]) -> None:
+        """Check that a debt that is crossed out was paid, or that it was told what is not."""
+        told = any(getattr(decision, "what", "") == "partial_offload" for decision in said)
+        machine = self.day.machine
+        demand(
+            machine.is_back or told or not self._is_known(),
+            "a debt is cleared when the LLM is back",
+            f"{machine.vram_mib} MiB",
+        )
 
     def _cloud(self, decision: Any) -> None:
         day = self.day
@@ -137,6 +161,8 @@ class Watch:
         demand(not job.arrival.local_only, "local_only stays in the house", job.name)
         arbiter = day.arbiter
         is_idle = arbiter.lease is None and arbiter.act is None and not arbiter.lost
+        if job.ooms >= OOMS_MAX:  # This card has shown that it cannot.
+            return
         demand(
             not (is_idle and job.priority in LOWER and not arbiter._is_unknown),
             "MEDIUM and LOW do not go to the cloud from an idle card",
@@ -173,5 +199,6 @@ class Watch:
         if self._owed_since is None:
             self._owed_since = day.now_s
         owed_s = day.now_s - self._owed_since
-        limit_s = BACK_S if self.day.config.trouble < 0.1 else BACK_TROUBLED_S
+        trouble = self.day.config.trouble
+        limit_s = next(limit_s for share, limit_s in BACK_S if trouble <= share)
         demand(owed_s <= limit_s, "the LLM comes back when nobody waits", f"{owed_s:.0f} s")

@@ -16,7 +16,8 @@ import msgspec
 
 from agent.core.scheduler import Night, Rules
 from contracts.requests import Priority
-from tests.simulation.day import Config, Day
+from tests.simulation.day import Day
+from tests.simulation.day_loop import Config
 from tests.simulation.tally import Tally
 from tests.simulation.traffic import Traffic
 from tests.simulation.violation import Violation

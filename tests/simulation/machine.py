@@ -79,7 +79,7 @@ class Machine:
         self.load(now_s)
 
     def reading(self, now_s: float) -> Reading:
-        models = ()
+        models: tuple[Loaded, ...] = ()
         if self.vram_mib:
             expires = None if self.expires_s is None else moment(self.expires_s)
             size, vram = self.size_mib, self.vram_mib

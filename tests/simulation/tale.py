@@ -56,12 +56,15 @@ BROKEN = error_body(ErrorCode.INVALID_REQUEST, "unreadable", "$")
 class Tale:
     """A story that is told events; `says` is what it asks for now, None once it has ended."""
 
-    def __init__(self, stored=STORED, engines=ONE, now=NOON, author=ME, *, refuse=False):
+    def __init__(
+        self, stored=STORED, engines=ONE, now=NOON, author=ME, *, refuse=False, again=False
+    ):
         self.story = Story(stored, author, now)
         self.engines = engines
         self.policy = Policy()
         self.now = now
-        self.steps = self.story.refuse(BROKEN, b"?") if refuse else self.story.run()
+        steps = self.story.refuse(BROKEN, b"?") if refuse else self.story.run(again=again)
+        self.steps = steps
         self.says: Any = next(self.steps)
         self._look()
 

@@ -11,8 +11,8 @@ import pytest
 
 from agent.core import cancel, job, story
 from tests.simulation.configs import LARGE, QUICK
-from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.protocol import line, search
+from tests.simulation.protocol_mutants import MUTANTS, hunt
 from tests.simulation.source import load
 
 WORLDS = {config.name: config for config in QUICK}

@@ -95,7 +95,7 @@ def engines(*, cloud: bool) -> tuple[EngineFacts, ...]:
     """Return what routing knows: ComfyUI with the workflows of this repository, and two clouds."""
     folder = Path(__file__).parents[2] / "workflows"
     workflows = load_workflows([folder])
-    problems = {"sdxl-draft": ("its LoRA is not installed",)}
+    problems: dict[str, tuple[str, ...]] = {"sdxl-draft": ("its LoRA is not installed",)}
     local = EngineFacts(
         name="comfyui",
         slot="gpu",

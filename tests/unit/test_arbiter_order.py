@@ -94,6 +94,17 @@ def test_a_low_past_its_bound_has_its_turn_also_where_an_llm_must_go_for_it():
     assert one(bench.unload(said), Grant).job == "l"
 
 
+def test_high_does_not_unload_while_somebody_is_ahead_of_it():
+    """A MEDIUM that must start now is ahead, until its bound has passed."""
+    bench = Bench(llm(14))
+    bench.look()
+    bench.ask("m", "MEDIUM", "high", stored_at=bench.now - timedelta(seconds=115))
+    said = bench.ask("h", "HIGH", "high")
+    assert [turn.job for turn in bench.arbiter.turns(bench.now)] == ["m", "h"]
+    none(said + bench.wait(4), UnloadModels)
+    assert one(bench.wait(2), UnloadModels)
+
+
 # --- the night ---------------------------------------------------------------------------------
 
 NIGHT = Rules(night=Night(from_hour=22, to_hour=6))

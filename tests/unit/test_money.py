@@ -160,6 +160,10 @@ def test_amounts_are_rounded_up_and_never_by_more_than_a_millionth(usd, other):
 # --- each rule ------------------------------------------------------------------------------------
 
 
+def test_a_part_of_a_millionth_counts_as_a_whole_one():
+    assert [micro(usd) for usd in (0.0000001, 0.0000015, 0.000002, 0.04)] == [1, 2, 2, 40_000]
+
+
 def test_a_price_is_held_until_it_is_settled_at_what_it_cost():
     books = held(Books(), hold(usd=0.10))
     assert (books.spent_usd, books.held_usd) == (0.0, 0.10)

@@ -164,6 +164,8 @@ def test_within_a_class_nobody_overtakes_by_its_bound():
     """The first of its class is past its bound, the second could still keep its own."""
     waiting = [wish("h"), wish("m1", "MEDIUM", 125), wish("m2", "MEDIUM", 118)]
     assert jobs(ranked(*waiting)) == ["h", "m1", "m2"]
+    behind = [wish("h"), wish("m1", "MEDIUM", 5), wish("m2", "MEDIUM", 118, requester="busy")]
+    assert jobs(ranked(*behind, running={"busy": 1})) == ["h", "m1", "m2"]
 
 
 # --- rule 5: fairness --------------------------------------------------------------------------
