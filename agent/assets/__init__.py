@@ -5,6 +5,8 @@ a picture stays.
 """
 
 from agent.assets.check import PIXELS_MAX, PictureBrokenFault
+from agent.assets.remote import RemoteError, open_objects
+from agent.assets.shared import SharedStore
 from agent.assets.space import LOW_BYTES, LOW_SHARE, MIN_BYTES, Room, room
 from agent.assets.store import AssetStore
 
@@ -15,6 +17,9 @@ __all__ = [
     "PIXELS_MAX",
     "AssetStore",
     "PictureBrokenFault",
+    "RemoteError",
     "Room",
+    "SharedStore",
+    "open_objects",
     "room",
 ]

@@ -2,8 +2,8 @@
 
 A stem is `<agent>.<request_id>[.a<attempt>][.<n>]`, attempt and n from 2. Tokens have no dot, so
 a name tells whose it is without any doubt: `a.b` never is a prefix of `a.b2`. Beside the picture
-`<stem>.png|jpg|webp` lie `<stem>.json` and `<stem>.thumb.webp`; each is written as
-`.<final name>.<writer>[.<k>].tmp` first. Pure; must not look at the disk.
+`<stem>.png|jpg|webp` lie `<stem>.json`, `<stem>.thumb.webp` and perhaps `<stem>.copy.jpg`; each is
+written as `.<final name>.<writer>[.<k>].tmp` first. Pure; must not look at the disk.
 """
 
 import re
@@ -18,8 +18,10 @@ from contracts.subjects import Identity
 
 RECORD: Final = ".json"
 THUMBNAIL: Final = ".thumb.webp"
+COPY: Final = ".copy.jpg"
 _EXTENSIONS: Final = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 PICTURES: Final = tuple(_EXTENSIONS.values())
+JPEG: Final = _EXTENSIONS["jpeg"]
 
 HASH_DIGITS: Final = 8
 WRITER_LENGTH_MAX: Final = 64
@@ -38,10 +40,14 @@ _MONTH: Final = re.compile(r"[0-9]{4}-[0-9]{2}")
 _FILE: Final = (
     rf"(?P<stem>(?P<agent>{_TOKEN}){_HASH}\.(?P<request_id>{_TOKEN})"
     rf"(?:\.a{_FROM_2})?(?:\.{_FROM_2})?{_HASH})"
-    r"(?P<suffix>\.png|\.jpg|\.webp|\.json|\.thumb\.webp)"
+    r"(?P<suffix>\.png|\.jpg|\.webp|\.json|\.thumb\.webp|\.copy\.jpg)"
 )
 _FINAL: Final = re.compile(_FILE)
 _TEMPORARY: Final = re.compile(rf"\.{_FILE}\.(?P<writer>[A-Za-z0-9_-]+)(?:\.[0-9]+)?\.tmp")
+
+
+Role = Literal["picture", "record", "thumbnail", "copy"]
+_ROLES: Final[dict[str, Role]] = {RECORD: "record", THUMBNAIL: "thumbnail", COPY: "copy"}
 
 
 class AssetName(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +55,7 @@ class AssetName(msgspec.Struct, frozen=True, kw_only=True):
 
     who: Identity
     stem: str
-    role: Literal["picture", "record", "thumbnail"]
+    role: Role
     writer: str | None = None
 
 
@@ -58,11 +64,7 @@ def read(file: str) -> AssetName | None:
     found = _FINAL.fullmatch(file) or _TEMPORARY.fullmatch(file)
     if found is None:
         return None
-    role: Literal["picture", "record", "thumbnail"] = "picture"
-    if found["suffix"] == RECORD:
-        role = "record"
-    elif found["suffix"] == THUMBNAIL:
-        role = "thumbnail"
+    role = _ROLES.get(found["suffix"], "picture")
     who = Identity(found["agent"], found["request_id"])
     writer = found["writer"] if found.re is _TEMPORARY else None
     return AssetName(who=who, stem=found["stem"], role=role, writer=writer)
@@ -116,7 +118,7 @@ def writer_token(name: str) -> str:
 def left_over(files: Iterable[str], who: Identity, keep: Iterable[str]) -> Iterator[str]:
     """Yield the files of `who` that belong to none of the pictures in `keep`.
 
-    A thumbnail that is just being written for a kept picture stays.
+    A thumbnail or copy that is just being written for a kept picture stays.
     """
     kept = set(keep)
     kept_stems = {name.stem for name in map(read, kept) if name is not None}
@@ -126,6 +128,7 @@ def left_over(files: Iterable[str], who: Identity, keep: Iterable[str]) -> Itera
         name = read(file)
         if name is None or name.who != who or file in kept:
             continue
-        beside = name.role == "thumbnail" or (name.role == "record" and name.writer is None)
+        beside = name.role in ("thumbnail", "copy")
+        beside = beside or (name.role == "record" and name.writer is None)
         if not (beside and name.stem in kept_stems):
             yield file

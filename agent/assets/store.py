@@ -13,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -22,10 +24,11 @@ import structlog
 from agent.assets import files, names
 from agent.assets.check import check
 from agent.assets.own import find_own
-from agent.assets.thumbnails import thumbnail
+from agent.assets.thumbnails import jpeg_copy, thumbnail
 from agent.clock import Clock, SystemClock
 from agent.core.faults import Fault, InternalFault
 from agent.core.picture import Picture
+from agent.core.retention import FileOnDisk
 from contracts.events import Output
 from contracts.subjects import Identity
 
@@ -35,6 +38,12 @@ THREADS: Final = 2
 """Twenty decoders at once delay the loop by 59 ms, two do not. Source: Pillow 13, measured."""
 
 TEMPORARY_AGE_S: Final = 3600.0
+
+_MAKERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    names.THUMBNAIL: thumbnail,
+    names.COPY: jpeg_copy,
+}
+"""What is made beside a picture, by the ending of its name."""
 
 log = structlog.get_logger()
 
@@ -49,14 +58,24 @@ class AssetStore:
     """
 
     def __init__(
-        self, root: Path, public_url: str, worker: str = "gateway", *, clock: Clock | None = None
+        self,
+        root: Path,
+        public_url: str,
+        worker: str = "gateway",
+        *,
+        clock: Clock | None = None,
+        jpeg: bool = False,
     ) -> None:
-        """Look at nothing yet; the folders are made with the first picture."""
+        """Look at nothing yet; the folders are made with the first picture.
+
+        `jpeg`: each picture gets a copy as JPEG at once, not only when it is asked for.
+        """
         self._root = root.absolute()
         self._images = self._root / IMAGES
         self._url = f"{public_url.rstrip('/')}{ASSETS_PATH}/{IMAGES}"
         self._worker = names.writer_token(worker)
         self._clock = clock or SystemClock()
+        self._jpeg = jpeg
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="assets")
 
     async def store(
@@ -109,25 +128,33 @@ class AssetStore:
         await self._run(work)
 
     async def thumbnails(self, outputs: Sequence[Output]) -> None:
-        """Make the missing thumbnails; what cannot be made is logged, never raised."""
+        """Make what is missing beside pictures: thumbnails, and JPEG copies where they are wanted.
+
+        What cannot be made is logged, never raised.
+        """
         for output in outputs:
             if (path := self._own(output)) is not None:
                 await self.thumbnail_on_demand(path)
+                if self._jpeg and path.suffix != names.JPEG:
+                    await self._run(partial(self._beside, path, names.COPY))
 
     async def thumbnail_on_demand(self, path: Path) -> Path | None:
         """Return the thumbnail of a stored picture, made if it is missing; None if it cannot be."""
-        return await self._run(lambda: self._thumbnail(path))
+        return await self._run(lambda: self._beside(path, names.THUMBNAIL))
 
     async def find_or_make(self, kind: str, month: str, file: str) -> Path | None:
-        """Do what `find` does, and make the thumbnail if that is what is missing."""
+        """Do what `find` does, and make the thumbnail or the copy if that is what is missing."""
         if (path := self.find(kind, month, file)) is not None:
             return path
-        if not file.endswith(names.THUMBNAIL):
+        ending = next((one for one in _MAKERS if file.endswith(one)), None)
+        if ending is None:
             return None
-        stem = file.removesuffix(names.THUMBNAIL)
-        candidates = (self.find(kind, month, f"{stem}{ending}") for ending in names.PICTURES)
+        stem = file.removesuffix(ending)
+        candidates = (self.find(kind, month, f"{stem}{suffix}") for suffix in names.PICTURES)
         picture = next(filter(None, candidates), None)
-        return None if picture is None else await self.thumbnail_on_demand(picture)
+        if picture is None:
+            return None
+        return await self._run(lambda: self._beside(picture, ending))
 
     def find(self, kind: str, month: str, file: str) -> Path | None:
         """Return a picture or thumbnail that may be handed out; None for anything else.
@@ -167,6 +194,25 @@ class AssetStore:
             return None if path is None else path.read_bytes()
 
         return await self._run(work)
+
+    async def inventory(self) -> list[FileOnDisk]:
+        """Return every file in the folders of the months. Raises: InternalFault."""
+
+        def work() -> list[FileOnDisk]:
+            months = filter(names.is_month, files.listing(self._images))
+            return [one for month in sorted(months) for one in self._in_month(month)]
+
+        return await self._run(work)
+
+    async def remove(self, places: Sequence[tuple[str, str]]) -> None:
+        """Remove files, each named by month and name; those that are missing are fine.
+
+        Raises: InternalFault.
+        """
+        for month, name in places:
+            assert names.is_month(month), "a folder of this store"
+            assert names.read(name) is not None, "a file of this store"
+        await self._run(lambda: files.remove(self._images / month / name for month, name in places))
 
     def free_bytes(self) -> tuple[int, int]:
         """Return the free and the total bytes of the disk that holds, or would hold, the root."""
@@ -224,13 +270,14 @@ class AssetStore:
             sha256=sha256,
         )
 
-    def _thumbnail(self, path: Path) -> Path | None:
+    def _beside(self, path: Path, ending: str) -> Path | None:
+        """Make a lesser copy beside a picture unless it is there; None if it cannot be made."""
         name = names.read(path.name)
         assert name is not None, "a picture of this store"
-        target = path.with_name(f"{name.stem}{names.THUMBNAIL}")
+        target = path.with_name(f"{name.stem}{ending}")
         try:
             if not target.exists():
-                files.create(target, thumbnail(path.read_bytes()), self._worker)
+                files.create(target, _MAKERS[ending](path.read_bytes()), self._worker)
         except (Fault, OSError) as error:
             log.warning("assets.thumbnail_failed", file=path.name, error=repr(error))
             return None
@@ -249,6 +296,14 @@ class AssetStore:
             yield path
             yield path.with_name(f"{stem}{names.RECORD}")
             yield path.with_name(f"{stem}{names.THUMBNAIL}")
+            yield path.with_name(f"{stem}{names.COPY}")
+
+    def _in_month(self, month: str) -> Iterator[FileOnDisk]:
+        for name in sorted(files.listing(self._images / month)):
+            with suppress(FileNotFoundError):  # Removed meanwhile.
+                found = (self._images / month / name).lstat()
+                if S_ISREG(found.st_mode):
+                    yield FileOnDisk(month, name, found.st_size, found.st_mtime)
 
     def _stale(self, folder: Path, old: float) -> Iterator[Path]:
         for file in files.listing(folder):

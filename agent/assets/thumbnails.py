@@ -1,4 +1,4 @@
-"""Thumbnails: a small WebP of a picture. Must not touch the disk."""
+"""Lesser copies of a picture: a small WebP, and a JPEG of its size. Must not touch the disk."""
 
 import io
 from typing import Final
@@ -23,6 +23,27 @@ def thumbnail(data: bytes) -> bytes:
             small = image if image.mode == mode else image.convert(mode)
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             small.save(out, "WEBP", quality=_QUALITY)
+    except undecodable() as error:
+        raise broken(f"{type(error).__name__}: {error}") from error
+    return out.getvalue()
+
+
+def jpeg_copy(data: bytes) -> bytes:
+    """Return a JPEG of the same size, what is clear in the picture made white.
+
+    Raises: PictureBrokenFault.
+    """
+    from PIL import Image  # noqa: PLC0415 - see the head of `agent.assets.check`
+
+    out = io.BytesIO()
+    try:
+        with open_image(data) as image:
+            clear = image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
+            flat = image.convert("RGBA" if clear else "RGB")
+        if clear:
+            white = Image.new("RGBA", flat.size, "white")
+            flat = Image.alpha_composite(white, flat).convert("RGB")
+        flat.save(out, "JPEG", quality=_QUALITY)
     except undecodable() as error:
         raise broken(f"{type(error).__name__}: {error}") from error
     return out.getvalue()

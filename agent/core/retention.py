@@ -41,7 +41,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     ended_at: datetime | None
     stems: frozenset[str]
-    pinned: bool
     pruned: bool
 
 
