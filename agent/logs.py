@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -40,6 +40,13 @@ Format = Literal["json", "console"]
 _PROMPTS: Final = ("prompt", "negative_prompt")
 _SECRET: Final = re.compile(r"key|token|secret|password|authorization", re.IGNORECASE)
 _USER: Final = re.compile(r"://[^/\s]*@")
+_KEYS: Final = re.compile(
+    r"\b(?:sk-[\w-]{16,}|whsec_[\w+/=-]{16,}|mmg_[A-Za-z0-9]{4,}_[\w-]{16,}|S[ACNOUXP][A-Z2-7]{56})"
+    r"|(?i:(?<=bearer )[\w.~+/=-]{8,})"
+)
+"""Keys as the clouds, webhooks, our gateway and NATS spell them, wherever they stand in a text."""
+SECRET_MIN: Final = 6
+"""A shorter secret is no secret: hiding it everywhere would hide the log."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FIRST: Final = ("at", "level", "event", "role")
 _OWN: Final = ("_record", "_from_structlog")
@@ -47,6 +54,7 @@ _OWN: Final = ("_record", "_from_structlog")
 
 log = structlog.get_logger()
 _installed: Final[list[logging.Handler]] = []
+_known: Final[set[str]] = set()
 
 
 class LogFile(RotatingFileHandler):
@@ -151,6 +159,11 @@ def configure(format: Format, level: str, directory: Path | None, role: str) -> 
     logging.getLogger().setLevel(logging.WARNING)
 
 
+def hide(secrets: Iterable[str | None]) -> None:
+    """Hide these from now on in every line, whatever the name or text they stand in."""
+    _known.update(one for one in secrets if one is not None and len(one) >= SECRET_MIN)
+
+
 def _install(handlers: Sequence[logging.Handler]) -> None:
     """Put these in the place of those of an earlier call; others are not ours to remove."""
     root = logging.getLogger()
@@ -228,7 +241,9 @@ def _text(key: str, value: object) -> str:
         return "..."  # Too deep to be read in a log; its repr could hold what is hidden here.
     text = str(value) if isinstance(value, str | os.PathLike | UUID | datetime) else repr(value)
     limit = PROMPT_MAX if key in _PROMPTS else TEXT_MAX
-    text = _USER.sub(f"://{HIDDEN}@", text)
+    text = _KEYS.sub(HIDDEN, _USER.sub(f"://{HIDDEN}@", text))
+    for secret in _known:
+        text = text.replace(secret, HIDDEN)
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

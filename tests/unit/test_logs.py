@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import logs
+from agent.config import load
+from agent.config.hidden import hidden
 
 log = structlog.get_logger()
 
@@ -24,6 +26,7 @@ def _logging_as_before():
     level = logging.getLogger().level
     yield
     logs._install([])
+    logs._known.clear()
     logging.getLogger().setLevel(level)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -114,6 +117,48 @@ def test_prompts_are_cut_and_secrets_hidden_at_any_depth(stderr):
     assert "hush" not in json.dumps(line)
     assert line["seen"] == {"('a', 1)": "nan"}
     assert line["url"] == "http://[hidden]@host/x@y"
+
+
+SECRETS = {
+    "openai": "sk-proj-0123456789abcdef",
+    "webhook": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "gateway": "mmg_k3y1d_0123456789abcdefghij",
+    "nats": "SUAIO3FHUX5PNV2LQIIP7TZ3N4L7TX3W53MQGEIVYFIGA635OZCKEYHFLM",
+    "bearer": "Bearer abcdefgh.12345678",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_a_key_is_hidden_by_its_look_in_texts_lists_and_tracebacks(secret, stderr):
+    logs.configure("json", "info", None, "worker")
+    log.info("call.failed", reason=f"401 for {secret}, refused", seen=[{"line": f"x={secret}"}])
+    try:
+        raise ValueError(f"header {secret}")  # noqa: TRY301 - raised to be logged
+    except ValueError:
+        log.exception("call.broke")
+    logging.getLogger("aiohttp.client").warning("sent %s", secret)
+    lines_ = stderr()
+    assert len(lines_) == 3
+    assert secret.removeprefix("Bearer ") not in json.dumps(lines_)
+    assert lines_[0]["reason"].startswith("401 for ")
+    assert lines_[0]["reason"].endswith(", refused")
+
+
+def test_the_secrets_of_the_settings_are_hidden_wherever_they_stand(stderr, tmp_path):
+    logs.configure("json", "info", tmp_path, "worker")
+    logs.hide(["an-odd-secret", None, "abc"])
+    log.error("x", reason="refused: key=an-odd-secret.", path="abc")
+    (line,) = stderr()
+    assert line["reason"] == "refused: key=[hidden]."
+    assert line["path"] == "abc"
+    assert "an-odd-secret" not in (tmp_path / "errors.log").read_text()
+
+
+def test_the_settings_name_their_own_secrets(tmp_path):
+    (tmp_path / "key").write_text("from-a-file-0\n")
+    environ = {"STABILITY_API_KEY": "directly-given-0", "OPENAI_API_KEY_FILE": "key"}
+    found = set(hidden(load(environ, tmp_path)))
+    assert {"directly-given-0", "from-a-file-0"} <= found
 
 
 ANYTHING = st.recursive(
