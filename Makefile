@@ -6,10 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test mutants protocol chaos live check format samples schemas lock clean
+.PHONY: help demo up test mutants protocol simulate chaos live check format samples screenshots schemas lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # The options are read from the environment by the shell, so that quotes, dollars and spaces arrive
 # as they were typed:  PROMPT="..." STYLE=infographic ASPECT=16:9 QUALITY=high SEED=7 make demo
@@ -18,21 +18,29 @@ demo: $(READY) ## from nothing to an image; takes PROMPT, STYLE, ASPECT, QUALITY
 	  $${PROMPT:+"--prompt=$$PROMPT"} $${STYLE:+"--style=$$STYLE"} $${ASPECT:+"--aspect=$$ASPECT"} \
 	  $${QUALITY:+"--quality=$$QUALITY"} $${SEED:+"--seed=$$SEED"}
 
-up: $(READY) ## bus, worker and gateway in one process
-	@$(BIN)/mmg up
+up: $(READY) ## bus, worker and gateway in one process; SECURE=1: with keys and TLS
+	@if [ -n "$${SECURE:-}" ]; then \
+	  export MMG_SITE_DIR="$${MMG_SITE_DIR:-$${MMG_DATA_DIR:-data}/site}"; \
+	  $(BIN)/mmg key init --if-missing || exit 1; \
+	  echo "with keys; in other shells: export MMG_SITE_DIR=$$MMG_SITE_DIR"; \
+	fi; exec $(BIN)/mmg up
 
 test: $(READY) ## all tests
 	@$(BIN)/pytest -q
 
-mutants: $(READY) ## each guard of the protocol removed: all must be found
+mutants: $(READY) ## each guard and each named rule removed once: all must be found
 	@$(BIN)/python -m tests.simulation.mutants
 
 protocol: $(READY) ## the protocol searched exhaustively, the large worlds too (minutes)
 	@$(BIN)/python -m tests.simulation.protocol --all
 
+simulate: $(READY) ## simulated days around the real core; takes SEEDS=1000, one day each
+	@$(BIN)/python -m tests.simulation.days --seeds $${SEEDS:-1000}
+
 # The table of all runs so far follows; they add up in data/chaos/results.jsonl.
-chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TRIALS, SEED, CLUSTER=3
-	@$(BIN)/python -m tests.chaos --trials $${TRIALS:-10} --seed $${SEED:-1} --cluster $${CLUSTER:-1}
+chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TRIALS, SEED, CLUSTER=3, CASE
+	@$(BIN)/python -m tests.chaos --trials $${TRIALS:-10} --seed $${SEED:-1} --cluster $${CLUSTER:-1} \
+	  $${CASE:+--case "$$CASE"}
 	@$(BIN)/python -m tests.chaos --report
 
 # The same suite runs on the double with every `make test`; this is the proof that both agree.
@@ -58,6 +66,9 @@ format: $(READY) ## format the code and mend what the linter can mend
 
 samples: $(READY) ## remake the sample images
 	@$(BIN)/python ops/samples.py
+
+screenshots: $(READY) ## photograph the dashboard for docs/screenshots; needs chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 schemas: $(READY) ## remake contracts/schemas from the contracts
 	@$(BIN)/mmg schema --write

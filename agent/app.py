@@ -5,9 +5,7 @@ The only place that knows every part. It decides nothing about a request.
 
 import asyncio
 import signal
-import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -17,27 +15,40 @@ from uuid import uuid4
 
 import msgspec
 import structlog
-from filelock import FileLock, Timeout
 
-from agent.assets import AssetStore
+from agent import watchdog
 from agent.backstop import serve_backstop
-from agent.building import build_engines, build_slots, limits
+from agent.building import (
+    build_assets,
+    build_engines,
+    build_server,
+    build_slots,
+    close_all,
+    gateway_settings,
+    limits,
+    night,
+    open_bus,
+    own_name,
+)
 from agent.bus import lanes
 from agent.bus.cancel import serve_cancels
-from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, connect
+from agent.bus.connection import ApiError, Bus, BusError, NoAnswer
 from agent.bus.provision import Plan, provision
 from agent.bus.snapshot import serve_snapshots
 from agent.clock import OffsetClock, SystemClock
 from agent.config import Config
-from agent.control import Control
+from agent.desk import Desk, recorded
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedError, EmbeddedServer
 from agent.engines.cloud.reference import reference_usd
-from agent.gateway import Gateway, GatewaySettings
+from agent.gateway import AlertPosts, Gateway, Webhooks
+from agent.gauges import WorkerGauges
 from agent.ledger import FILE, Ledger, Projection
 from agent.monitor import Monitor
 from agent.ollama import Enhancer, Ollama
+from agent.quota import Quota
 from agent.readiness import Readiness, StreamsGoneError
+from agent.retention import Retention
 from agent.styles import load_styles
 from agent.tools import Tools
 from agent.turnstile import Turnstile
@@ -45,7 +56,6 @@ from agent.turnstile import Turnstile
 ONCE_PATIENCE_S: Final = 5.0
 STREAMS_LOOK_S: Final = 2.0
 SERVER_RESTART_S: Final = 1.0
-NAMES_MAX: Final = 64
 STREAMS_GONE_EXIT: Final = 3
 SWITCH_S: Final = 0.0001
 """How long a thread that writes files or scales pictures may keep the event loop waiting; Python's
@@ -76,7 +86,7 @@ async def run_worker(config: Config, *, once: bool = False) -> int:
             try:
                 patience_s = ONCE_PATIENCE_S if once else None
                 bus = await stack.enter_async_context(
-                    await connect(config.bus.urls, "worker", role="worker", patience_s=patience_s)
+                    await open_bus(config, "worker", patience_s=patience_s)
                 )
                 dispatch = await stack.enter_async_context(_worker(config, bus, wait=not once))
             except BusError as error:
@@ -93,7 +103,7 @@ async def run_gateway(config: Config) -> int:
     stop = _Stop()
     with stop.listening():
         async with (
-            await connect(config.bus.urls, "gateway", role="gateway") as bus,
+            await open_bus(config, "gateway") as bus,
             _gateway(config, bus) as gateway,
         ):
             stop.ask = stopped.set
@@ -134,18 +144,18 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
     async with AsyncExitStack() as stack:
         urls = config.bus.urls
         if config.bus.url is None:
-            server = EmbeddedServer(config.storage.data_dir / "nats", config.bus.port)
+            server = build_server(config)
             await server.start()
             stack.push_async_callback(server.stop)
             urls = (server.url,)
             await stack.enter_async_context(_beside(_guard(server)))
-        bus = await stack.enter_async_context(await connect(urls, "worker", role="worker"))
-        report = await provision(
-            bus, Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
-        )
+        async with await open_bus(config, "provision", urls) as bus:
+            plan = Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
+            report = await provision(bus, plan)
         for step in report.by_hand:
             log.warning("provision.by_hand", step=step)
-        front = await stack.enter_async_context(await connect(urls, "gateway", role="gateway"))
+        bus = await stack.enter_async_context(await open_bus(config, "worker", urls))
+        front = await stack.enter_async_context(await open_bus(config, "gateway", urls))
         gateway = await stack.enter_async_context(_gateway(config, front))
         http = config.http.bound(gateway.port)
         config = msgspec.structs.replace(config, http=http)
@@ -163,19 +173,17 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
 async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Dispatch]:
     """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
     sys.setswitchinterval(SWITCH_S)
-    with _own_name(config.worker.name) as name:
+    with own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
         clock = OffsetClock(SystemClock())
         worker = msgspec.structs.replace(config.worker, name=name)
         config = msgspec.structs.replace(config, worker=worker)
         engines = await build_engines(config, clock, name)
-        assets = AssetStore(config.storage.assets_dir, config.http.public_url, name)
+        assets = build_assets(config, name)
         await assets.remove_temporary()
-        ollama = Ollama(config.ollama.url, clock)
-        await ollama.open()
+        ollama = await Ollama(config.ollama.url, clock).open()
         slots = build_slots(config, bus, clock, engines, ollama)
-        for keeper in slots.keepers.values():
-            await keeper.open()
+        recorder = await recorded(config.storage.data_dir, slots, name)
         turnstile = Turnstile(bus, clock, name, limits(config))
         await turnstile.open(tuple(engines.values()))
         tools = Tools(
@@ -191,53 +199,66 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
             slots=slots,
             cloud=config.cloud.mode,
             extender=Enhancer(ollama, config.ollama.enhance_model, clock),
+            recorder=recorder,
             run_timeout_s=config.worker.run_timeout_s,
         )
         readiness = Readiness(tools)
         dispatch = Dispatch(tools, readiness, config.worker.drain_s, config.worker.lookahead)
-        control = Control(bus, dispatch, name, clock)
-        answering = [
-            await serve_snapshots(bus),
-            await serve_cancels(bus, name, clock),
-            await serve_backstop(bus, name, clock),
-        ]
-        await control.open()
-        monitor = Monitor("127.0.0.1", config.worker.http_port, dispatch.status)
+        desk = Desk(tools, dispatch, readiness, recorder)
+        answering = [await serve_snapshots(bus)]
+        answering += [await serve(bus, name, clock) for serve in (serve_cancels, serve_backstop)]
+        await desk.open()
+        gauges = WorkerGauges(
+            *(desk.reporter.report, tools, readiness),
+            night=night(config, clock.now()),
+            certificates=bus.certificates,
+        )
+        monitor = Monitor("127.0.0.1", config.worker.http_port, dispatch.status, gauges)
         await monitor.start()
         log.info("worker.ready", worker=name, engines=list(engines), ack_wait_s=ack_wait_s)
         try:
-            endless = [turnstile.run()]
+            endless = [turnstile.run(), watchdog.run(), bus.stay()]
             endless += [engine.run() for engine in engines.values()]
             endless += [keeper.run() for keeper in slots.keepers.values()]
+            endless += desk.endless()
+            if config.bus.agent_queued_max is not None:
+                endless.append(Quota(bus, name, clock, config.bus.agent_queued_max).run())
             async with _beside(*endless):
                 yield dispatch
             await turnstile.close()
         finally:
             await monitor.stop()
-            await control.close()
+            await desk.close()
             for subscription in answering:
                 await bus.unsubscribe(subscription)
-            for engine in engines.values():
-                await engine.close()
-            for keeper in slots.keepers.values():
-                keeper.close()
-            await ollama.close()
+            await close_all(engines, slots, ollama)
 
 
 @asynccontextmanager
 async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
-    http = config.http
-    # With port 0 the address is known only once it is bound; the gateway then names it itself.
-    public_url = None if http.port == 0 and http.public_url.endswith(":0") else http.public_url
-    settings = GatewaySettings(host=http.host, port=http.port, public_url=public_url)
+    settings = gateway_settings(config)
     file, cloud = config.storage.data_dir / FILE, config.cloud
     usd = reference_usd(cloud.order, cloud.stability_high_model, cloud.openai_model)
-    assets = AssetStore(config.storage.assets_dir, http.public_url)
+    assets = build_assets(config)
     gateway = Gateway(bus, assets, settings, Ledger(file, usd))
+    projection = gateway.gauges.projection = Projection(bus, file)
+    webhooks = Webhooks(bus, settings)
+    gateway.gauges.webhooks = webhooks.counts
+    storage = config.storage
+    retention = Retention(bus, assets, storage.data_dir, storage.retention_days)
     await gateway.start()
     cancels = await serve_cancels(bus, "gateway", SystemClock())
     try:
-        async with _beside(Projection(bus, file).run()):
+        async with _beside(
+            projection.run(),
+            gateway.run(),
+            webhooks.run(),
+            AlertPosts(bus, settings.hooks).run(),
+            retention.run(lambda: projection.caught_up),
+            gateway.desk.strip.run(),
+            watchdog.run(),
+            bus.stay(),
+        ):
             yield gateway
     finally:
         await bus.unsubscribe(cancels)
@@ -261,29 +282,6 @@ async def _ack_wait_s(bus: Bus, *, wait: bool) -> float:
             reason = str(error)
         log.warning("worker.waits", reason=reason, again_in_s=STREAMS_LOOK_S)
         await asyncio.sleep(STREAMS_LOOK_S)
-
-
-@contextmanager
-def _own_name(configured: str | None) -> Iterator[str]:
-    """Hold a worker name that no other worker on this host has; default: the host's name.
-
-    A name that is stable over restarts finds its own leftovers again. Raises: BusError where a
-    configured name is taken.
-    """
-    host = "".join(c if c.isalnum() or c in "-_" else "-" for c in socket.gethostname())[:48]
-    names = [configured] if configured else [host, *(f"{host}-{n}" for n in range(2, NAMES_MAX))]
-    for name in names:
-        lock = FileLock(Path(tempfile.gettempdir()) / f"mmg-worker-{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        try:
-            yield name
-        finally:
-            lock.release()
-        return
-    raise BusError(f"a worker called {names[0]!r} runs on this host already; set MMG_WORKER_NAME")
 
 
 async def _guard(server: EmbeddedServer) -> None:

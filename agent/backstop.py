@@ -12,8 +12,9 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from agent.bus import chain, lanes
+from agent.bus import chain, hooks, lanes
 from agent.bus.connection import Bus, BusError
+from agent.bus.lanes import Waiting
 from agent.clock import Clock
 from agent.core.job import EMPTY, History, StoredRequest, place_after
 from agent.core.links import Author, Pen
@@ -54,20 +55,11 @@ async def end_undeliverable(bus: Bus, seq: int, worker: str, clock: Clock) -> bo
     waiting = await lanes.read_waiting(bus, seq)
     if waiting is None:
         return False
-    who = subjects.raw_pair(waiting.subject)
-    if who is None or waiting.stored_at is None:
+    stored = stored_request(waiting)
+    if stored is None:
         return False
-    try:
-        request = codec.receive(waiting.subject, None, waiting.data).request
-    except ContractError:
-        request = None
-    stored = StoredRequest(
-        who=who,
-        priority=subjects.LANES[-1],
-        seq=seq,
-        stored_at=waiting.stored_at,
-        request=request,
-    )
+    who = stored.who
+    await hooks.keep_of(bus, stored, clock.now())
     head = await chain.read_head(bus, who)
     if head is None or not is_terminal(head.link):
         place = EMPTY if head is None else place_after(head.seq, head.link)
@@ -86,3 +78,21 @@ async def end_undeliverable(bus: Bus, seq: int, worker: str, clock: Clock) -> bo
     log.error("backstop.ended", request=str(who), seq=seq)
     await lanes.remove(bus, seq)
     return True
+
+
+def stored_request(waiting: Waiting) -> StoredRequest | None:
+    """Return what lies in a lane as a request; None where it names nobody to answer."""
+    who = subjects.raw_pair(waiting.subject)
+    if who is None or waiting.stored_at is None:
+        return None
+    try:
+        request = codec.receive(waiting.subject, None, waiting.data).request
+    except ContractError:
+        request = None
+    return StoredRequest(
+        who=who,
+        priority=subjects.LANES[-1],
+        seq=waiting.seq,
+        stored_at=waiting.stored_at,
+        request=request,
+    )

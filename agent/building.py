@@ -4,20 +4,28 @@ It decides nothing about a request, and starts nothing: `agent.app` does.
 """
 
 import ipaddress
-from collections.abc import Mapping
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
+from filelock import FileLock, Timeout
 
-from agent.bus.connection import Bus
+from agent.assets import AssetStore, SharedStore, open_objects
+from agent.bus.connection import Bus, BusError, connect
 from agent.bus.debts import Debts
+from agent.bus.login import Login
 from agent.clock import Clock, OffsetClock
 from agent.config import Config
 from agent.core.money import Limits
 from agent.core.scheduler import MAX_WAIT_S, Night, Rules
 from agent.core.standing import Settings
+from agent.embedded import EmbeddedError, EmbeddedServer
 from agent.engines.cloud import (
     CloudEngine,
     OpenAISettings,
@@ -28,17 +36,74 @@ from agent.engines.cloud import (
 from agent.engines.comfyui import ComfyEngine, ComfySettings
 from agent.engines.protocol import Engine
 from agent.engines.sketch import SketchEngine
+from agent.gateway import KEYS, GatewaySettings, HookSettings
 from agent.gpu.keeper import Keeper
 from agent.gpu.meter import Meter
 from agent.gpu.nvml import Nvml
 from agent.ollama import Ollama
+from agent.site.layout import Layout
 from agent.slots import CLOUD, GPU, Places, Slots
 from agent.workflows import load_workflows
 from contracts.requests import Priority
 
+NAMES_MAX: Final = 64
 BY_COMFYUI: Final = "comfyui"
 
 log = structlog.get_logger()
+
+
+def build_assets(config: Config, worker: str = "gateway") -> AssetStore:
+    """Return the store of the assets: one folder, and where they are kept as well if that is said.
+
+    Raises: RemoteError for a place that cannot be used.
+    """
+    storage, public_url = config.storage, config.http.public_url
+    if storage.assets_url is None:
+        return AssetStore(storage.assets_dir, public_url, worker, jpeg=storage.jpeg)
+    return SharedStore(
+        storage.assets_dir,
+        public_url,
+        worker,
+        remote=open_objects(storage.assets_url),
+        jpeg=storage.jpeg,
+    )
+
+
+def build_login(config: Config) -> Login:
+    """Return what this process logs in to the bus with; a key of its own counts before the site."""
+    site = config.site
+    folder = None if site.dir is None else Layout(site.dir)
+    own = site.nkey is not None or site.creds is not None
+    return Login(
+        seed=site.nkey,
+        creds=site.creds,
+        keys=None if own or folder is None else folder.keys,
+        ca=site.ca or (None if folder is None else folder.ca),
+    )
+
+
+async def open_bus(
+    config: Config, role: str, urls: Sequence[str] | None = None, patience_s: float | None = None
+) -> Bus:
+    """Connect a process of ours in its role. Raises: as `connect`."""
+    login = build_login(config)
+    return await connect(
+        urls or config.bus.urls, role, role=role, patience_s=patience_s, login=login
+    )
+
+
+def build_server(config: Config) -> EmbeddedServer:
+    """Make the nats-server of `mmg up`, with the accounts and the TLS of a site if there is one.
+
+    Raises: EmbeddedError where the folder holds no site.
+    """
+    includes: tuple[Path, ...] = ()
+    if config.site.dir is not None:
+        site = Layout(config.site.dir)
+        if not site.exists:
+            raise EmbeddedError(f"MMG_SITE_DIR: {site.path} holds no site; run `mmg key init`")
+        includes = (site.tls_conf, site.accounts_conf)
+    return EmbeddedServer(config.storage.data_dir / "nats", config.bus.port, includes)
 
 
 async def build_engines(config: Config, clock: Clock, worker: str) -> dict[str, Engine]:
@@ -102,6 +167,38 @@ def build_slots(
         Priority(name.upper()): seconds for name, seconds in config.card.max_wait_s.items()
     }
     return Slots(places, keepers, clock, bounds=bounds)
+
+
+async def close_all(engines: Mapping[str, Engine], slots: Slots, ollama: Ollama) -> None:
+    """Close what a worker draws with."""
+    for engine in engines.values():
+        await engine.close()
+    for keeper in slots.keepers.values():
+        keeper.close()
+    await ollama.close()
+
+
+def gateway_settings(config: Config) -> GatewaySettings:
+    """Return how the gateway listens, and whom it believes."""
+    http = config.http
+    # With port 0 the address is known only once it is bound; the gateway then names it itself.
+    public_url = None if http.port == 0 and http.public_url.endswith(":0") else http.public_url
+    hooks = HookSettings(
+        secrets=config.webhook.secret or (),
+        allowed=frozenset(config.webhook.allow or ()),
+        alert_url=config.webhook.alert_url,
+    )
+    return GatewaySettings(
+        host=http.host,
+        port=http.port,
+        public_url=public_url,
+        keys_file=http.keys_file or config.storage.data_dir / KEYS,
+        trusted_proxies=http.trusted_proxies or (),
+        cors_origins=http.cors_origins or (),
+        rate_limits=http.rate_limits,
+        agent_queued_max=config.bus.agent_queued_max,
+        hooks=hooks,
+    )
 
 
 def limits(config: Config) -> Limits:
@@ -193,3 +290,26 @@ def _card_of(cards: tuple[str, ...], number: int) -> str:
     if number < len(cards):
         return cards[number]
     return str(number) if cards == ("auto",) else cards[-1]
+
+
+@contextmanager
+def own_name(configured: str | None) -> Iterator[str]:
+    """Hold a worker name that no other worker on this host has; default: the host's name.
+
+    A name that is stable over restarts finds its own leftovers again. Raises: BusError where a
+    configured name is taken.
+    """
+    host = "".join(c if c.isalnum() or c in "-_" else "-" for c in socket.gethostname())[:48]
+    names = [configured] if configured else [host, *(f"{host}-{n}" for n in range(2, NAMES_MAX))]
+    for name in names:
+        lock = FileLock(Path(tempfile.gettempdir()) / f"mmg-worker-{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield name
+        finally:
+            lock.release()
+        return
+    raise BusError(f"a worker called {names[0]!r} runs on this host already; set MMG_WORKER_NAME")

@@ -43,6 +43,8 @@ def _run(parsed: Namespace) -> int:
         module = importlib.import_module(f"agent.commands.{parsed.module}")
         run = cast("Callable[[Namespace], int]", module.run)
         return run(parsed)
+    except BrokenPipeError:
+        raise  # It is an OSError too, and `main` knows better what it means.
     except ExceptionGroup as group:
         if group.split(expected)[1] is not None:
             raise

@@ -1,7 +1,8 @@
-"""Answers operators: how this worker stands, pause and resume, intake on and off.
+"""Answers operators: how this worker stands, its models, load and unload, pause, resume, intake.
 
-`mmg.rpc.<verb>` is for everybody, `mmg.rpc.<verb>.<worker>` for this one. What is switched is kept
-on the server (`agent.bus.control`); nothing here remembers anything.
+`mmg.rpc.<verb>` is for everybody, `mmg.rpc.<verb>.<worker>` for this one; to load and unload, a
+worker has to be named. What is switched is kept on the server (`agent.bus.control`); nothing here
+remembers anything.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,13 +16,20 @@ from nats.aio.subscription import Subscription
 from agent.bus import control
 from agent.bus.connection import Bus, BusError
 from agent.bus.snapshot import respond_error
-from agent.clock import Clock
 from agent.dispatch import Dispatch
+from agent.loading import Loading
+from agent.models import models
+from agent.report import Reporter
+from agent.tools import Tools
 from contracts import subjects
-from contracts.errors import ErrorCode, error_body
-from contracts.events import Intake, Pause, WorkerStatus
+from contracts.errors import ContractError, ErrorBody, ErrorCode, error_body
+from contracts.events import Intake, Pause
+from contracts.status import ModelWish
 
 log = structlog.get_logger()
+
+Act = Callable[[bytes], Awaitable[msgspec.Struct]]
+QUESTIONS: Final = frozenset({"status", "models"})
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,25 +43,29 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Control:
     """The operators' verbs of one worker. Order: `open`, then `close`."""
 
-    def __init__(self, bus: Bus, dispatch: Dispatch, worker: str, clock: Clock) -> None:
-        """Answer for `worker`."""
-        self._bus = bus
+    def __init__(self, tools: Tools, dispatch: Dispatch, reporter: Reporter) -> None:
+        """Answer for the worker of these tools."""
+        self._tools = tools
+        self._bus: Bus = tools.bus
+        self._worker = tools.worker
         self._dispatch = dispatch
-        self._worker = worker
-        self._clock = clock
+        self._reporter = reporter
+        self._loading = Loading(tools)
         self._subscriptions: list[Subscription] = []
-        self._verbs: Final[dict[str, Callable[[Wish], Awaitable[None]]]] = {
-            "status": self._nothing,
+        self._for_all: Final[dict[str, Act]] = {
+            "status": self._status,
+            "models": self._models,
             "pause": self._pause,
             "resume": self._resume,
             "intake": self._intake,
         }
+        self._for_one: Final[dict[str, Act]] = {"load": self._load, "unload": self._unload}
 
     async def open(self) -> None:
         """Begin to answer. Raises: BusError."""
-        for verb in self._verbs:
-            for subject in (subjects.rpc(verb), subjects.rpc(verb, self._worker)):
-                self._subscriptions.append(await self._bus.subscribe(subject, self._answer))
+        named = [subjects.rpc(verb, self._worker) for verb in (*self._for_all, *self._for_one)]
+        for subject in (*map(subjects.rpc, self._for_all), *named):
+            self._subscriptions.append(await self._bus.subscribe(subject, self._answer))
 
     async def close(self) -> None:
         """Answer no more."""
@@ -62,43 +74,77 @@ class Control:
         self._subscriptions.clear()
 
     async def _answer(self, msg: Msg) -> None:
-        """Do what was asked and answer with how this worker stands then."""
-        verb = subjects.parse_verb(msg.subject)
-        act = self._verbs.get(verb or "")
+        """Do what was asked and answer with what came of it."""
+        verb = subjects.parse_verb(msg.subject) or ""
+        act = self._for_all.get(verb) or self._for_one.get(verb)
         if act is None:
             return
+        found = await self._done(verb, act, msg.data or b"{}")
+        if isinstance(found, ErrorBody):
+            await respond_error(self._bus, msg, found)
+        else:
+            await self._bus.respond(msg, msgspec.json.encode(found))
+
+    async def _done(self, verb: str, act: Act, body: bytes) -> msgspec.Struct:
+        """Return what a verb answers, or why it was refused; the log says who wanted what."""
         try:
-            wish = msgspec.json.decode(msg.data or b"{}", type=Wish)
+            found = await act(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            body = error_body(ErrorCode.INVALID_REQUEST, f"not understood: {error}", "$")
-            await respond_error(self._bus, msg, body)
-            return
-        try:
-            await act(wish)
+            return error_body(ErrorCode.INVALID_REQUEST, f"not understood: {error}", "$")
+        except ContractError as error:
+            log.warning("control.refused", verb=verb, code=error.body.code, reason=str(error))
+            return error.body
         except BusError as error:
-            await respond_error(self._bus, msg, error_body(ErrorCode.INTERNAL, str(error)))
-            return
-        if verb != "status":
-            log.warning("control.switched", verb=verb, by=wish.by, reason=wish.reason)
-        status: WorkerStatus = self._dispatch.status()
-        await self._bus.respond(msg, msgspec.json.encode(status))
+            return error_body(ErrorCode.INTERNAL, str(error))
+        if verb not in QUESTIONS:
+            wish = msgspec.json.decode(body, type=_Who)
+            log.warning("control.done", verb=verb, by=wish.by, reason=wish.reason)
+        return found
 
-    async def _nothing(self, _wish: Wish) -> None:
-        """A question changes nothing."""
+    # --- questions -----------------------------------------------------------------------------
 
-    async def _pause(self, wish: Wish) -> None:
-        await self._set_pause(wish, paused=True)
+    async def _status(self, body: bytes) -> msgspec.Struct:
+        msgspec.json.decode(body, type=Wish)
+        return await self._reporter.report()
 
-    async def _resume(self, wish: Wish) -> None:
-        await self._set_pause(wish, paused=False)
+    async def _models(self, body: bytes) -> msgspec.Struct:
+        msgspec.json.decode(body, type=Wish)
+        return await models(self._tools)
 
-    async def _set_pause(self, wish: Wish, *, paused: bool) -> None:
-        pause = Pause(paused=paused, by=wish.by, reason=wish.reason, at=self._clock.now())
+    # --- switches ------------------------------------------------------------------------------
+
+    async def _pause(self, body: bytes) -> msgspec.Struct:
+        return await self._set_pause(msgspec.json.decode(body, type=Wish), paused=True)
+
+    async def _resume(self, body: bytes) -> msgspec.Struct:
+        return await self._set_pause(msgspec.json.decode(body, type=Wish), paused=False)
+
+    async def _set_pause(self, wish: Wish, *, paused: bool) -> msgspec.Struct:
+        now = self._tools.clock.now()
+        pause = Pause(paused=paused, by=wish.by, reason=wish.reason, at=now)
         await control.set_pause(self._bus, self._worker, pause)
         await self._dispatch.look_again()
+        return await self._reporter.report()
 
-    async def _intake(self, wish: Wish) -> None:
+    async def _intake(self, body: bytes) -> msgspec.Struct:
+        wish = msgspec.json.decode(body, type=Wish)
         if wish.open is None:
-            raise BusError("intake needs open: true or false")
-        intake = Intake(open=wish.open, by=wish.by, reason=wish.reason, at=self._clock.now())
+            reason = "intake needs open: true or false"
+            raise ContractError(ErrorCode.INVALID_REQUEST, reason, "$.open")
+        now = self._tools.clock.now()
+        intake = Intake(open=wish.open, by=wish.by, reason=wish.reason, at=now)
         await control.set_intake(self._bus, intake)
+        return await self._reporter.report()
+
+    # --- models --------------------------------------------------------------------------------
+
+    async def _load(self, body: bytes) -> msgspec.Struct:
+        return await self._loading.load(msgspec.json.decode(body, type=ModelWish))
+
+    async def _unload(self, body: bytes) -> msgspec.Struct:
+        return await self._loading.unload(msgspec.json.decode(body, type=ModelWish))
+
+
+class _Who(msgspec.Struct):
+    by: str = "operator"
+    reason: str = "not given"

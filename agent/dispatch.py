@@ -21,6 +21,7 @@ from agent.metrics import REDELIVERIES, REQUESTS_UNSPEAKABLE
 from agent.presence import Presence
 from agent.readiness import Readiness, StreamsGoneError
 from agent.slots import job_name
+from agent.standing_by import StandingBy
 from agent.tools import Tools
 from agent.worker import Job
 from contracts import codec, subjects
@@ -57,6 +58,7 @@ class Dispatch:
         self._lookahead = lookahead
         self._drain_s = drain_s
         self._presence = Presence(tools.bus, tools.worker, self.status)
+        self._standing_by = StandingBy(self._slots)
         self._rang_s = 0.0
         self._tended_s = 0.0
         self._idle_elsewhere: tuple[str, ...] | None = None
@@ -73,6 +75,11 @@ class Dispatch:
     def running(self) -> int:
         """How many jobs are in hand."""
         return len(self._jobs)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All jobs in hand, those that wait too."""
+        return tuple(self._jobs.values())
 
     def status(self) -> WorkerStatus:
         """Say how this worker stands."""
@@ -204,7 +211,7 @@ class Dispatch:
         if self._readiness.closed is not None or not self._tools.is_any_ready:
             return ()
         pulls = pull_next(self._held(), self._slots.free(), self._lookahead)
-        return tuple(pull.lane for pull in pulls)
+        return self._standing_by.open([pull.lane for pull in pulls])
 
     def _tend(self, group: asyncio.TaskGroup) -> None:
         """Look after those who wait: the hour, the clouds, the card."""
@@ -216,6 +223,9 @@ class Dispatch:
                 job.refresh()
         if self._slots.keepers and not self._slots.has_card():
             self._give_back(group, give_back(self._held(), "card_lost"))
+        if self._presence.others:
+            staying = (job for key, job in self._jobs.items() if key not in self._leaving)
+            self._give_back(group, self._standing_by.goes_back(staying))
         self._give_back(group, overfull(self._held(), self._lookahead))
         if self._idle_elsewhere is not None:
             kinds, self._idle_elsewhere = self._idle_elsewhere, None

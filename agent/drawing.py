@@ -21,7 +21,7 @@ from agent.core.faults import (
     OutOfMemoryFault,
 )
 from agent.core.links import Made
-from agent.core.money import UnknownOutcomeFault
+from agent.core.money import PaidCancelledFault, UnknownOutcomeFault
 from agent.core.steps import Drawn, Elsewhere, Event, Faulted, Interrupted, Placed
 from agent.engines.protocol import Engine, EngineJob, Generation
 from agent.slots import HeldSlot
@@ -97,6 +97,8 @@ class Drawing:
         while True:
             if self._stop is not None:
                 return self._interrupted(self._stop)
+            if self._slot.is_revoked:
+                return self._faulted(EngineDownFault("the card went before the run began"))
             event = await self._attempt()
             if not (isinstance(event, Faulted) and isinstance(event.fault, OutOfMemoryFault)):
                 return event
@@ -111,6 +113,8 @@ class Drawing:
                         model=candidate.model,
                         workflow=candidate.workflow,
                     )
+                case Elsewhere(why="no_card", reason=reason):
+                    return self._faulted(EngineDownFault(f"the card is gone: {reason}"))
                 case Elsewhere(reason=reason):
                     fault = CardTooSmallFault(f"{event.fault.message}; {reason}")
                     return Faulted(fault, self._telling.percent)
@@ -145,6 +149,8 @@ class Drawing:
 
     async def _generate(self) -> Generation | Fault:
         """Call the engine; whatever it raises is a fault."""
+        if self._stop is not None or self._revoked:  # While the turnstile was asked.
+            return PaidCancelledFault("It was stopped before it began.", spent_usd=0.0)
         own_s = self.engine.time_limit_s(self.job)
         limit_s = own_s if own_s is not None else self._tools.time_limit_s(self.job)
         self._running = True

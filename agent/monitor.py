@@ -9,6 +9,7 @@ import structlog
 from aiohttp import web
 
 from agent import metrics
+from agent.gauges import WorkerGauges
 from contracts.events import WorkerStatus
 
 log = structlog.get_logger()
@@ -17,8 +18,17 @@ log = structlog.get_logger()
 class Monitor:
     """Order: `start`, then `stop`. `status` is asked for each /healthz."""
 
-    def __init__(self, host: str, port: int, status: Callable[[], WorkerStatus]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        status: Callable[[], WorkerStatus],
+        gauges: WorkerGauges | None = None,
+    ) -> None:
         """Nothing listens before `start`; `port` 0 takes a free one."""
+        self._gauges = gauges
+        shown = () if gauges is None else (gauges,)
+        self._exposition = metrics.Exposition(*metrics.WORKER, *shown)
         self._host = host
         self._port = port
         self._status = status
@@ -51,7 +61,8 @@ class Monitor:
         return web.json_response(body, status=503 if closed else 200)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
+        if self._gauges is not None:
+            await self._gauges.look()
         return web.Response(
-            body=metrics.exposition(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=self._exposition.text(), headers={"Content-Type": metrics.CONTENT_TYPE}
         )

@@ -5,6 +5,7 @@ For a coordinator, and for the bell of a worker that has nothing to do. Nobody r
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -31,6 +32,8 @@ class Presence:
         self._worker = worker
         self._status = status
         self._heard: dict[str, float] = {}
+        self._met = asyncio.Event()
+        """Somebody was heard for the first time, and does not know of this worker yet."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -49,11 +52,16 @@ class Presence:
                     )
                 except BusError as error:
                     log.info("presence.not_told", reason=str(error))
-                await asyncio.sleep(EVERY_S)
+                self._met.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_S):
+                        await self._met.wait()
         finally:
             await self._bus.unsubscribe(heard)
 
     async def _on_worker(self, msg: Msg) -> None:
         name = msg.subject.rsplit(".", 1)[1]
         if name != self._worker and (name in self._heard or len(self._heard) < OTHERS_MAX):
+            if name not in self._heard:
+                self._met.set()
             self._heard[name] = asyncio.get_running_loop().time()

@@ -11,12 +11,13 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
+from agent.alerts import Alerts
 from agent.assets import room
 from agent.bus import control
 from agent.bus.connection import ApiError, BusError
 from agent.tools import Tools
 from contracts import subjects
-from contracts.events import Alert, Instant, Pause
+from contracts.events import Instant, Pause
 
 LOOK_EVERY_S: Final = 5.0
 STREAMS_GONE_S: Final = 60.0
@@ -62,9 +63,11 @@ class Readiness:
         self._engines = tools.engines
         self._down_since_s: dict[str, float] = {}
         self._reasons: dict[str, str] = {}
-        self._raised: set[str] = set()
+        self.alerts = Alerts(tools.bus, tools.worker, tools.clock)
         self._gone_since_s: float | None = None
         self._look = asyncio.Event()
+        self.disk: tuple[int, int] | None = None
+        """Bytes that are free on the disk of the assets, and its size, as last seen."""
 
     @property
     def closed(self) -> str | None:
@@ -146,8 +149,10 @@ class Readiness:
         try:
             free, total = await asyncio.to_thread(self._assets.free_bytes)
         except OSError as error:
+            self.disk = None
             self._set("disk", f"the assets folder cannot be examined: {error.strerror}")
             return
+        self.disk = (free, total)
         level: Literal["ok", "low", "full"] = room(free, total)
         message = f"the disk of the assets folder has {free / 1e9:.1f} GB left"
         self._set("disk", message if level == "full" else None)
@@ -197,17 +202,7 @@ class Readiness:
 
     async def _alert(self, name: str, message: str | None) -> None:
         """Raise or clear an alert, each once."""
-        if (message is None) == (name not in self._raised):
-            return
-        (self._raised.discard if message is None else self._raised.add)(name)
-        alert = Alert(
-            name=name,
-            state="cleared" if message is None else "raised",
-            message=message or "over",
-            by=self._worker,
-            at=self._clock.now(),
-        )
-        await control.raise_alert(self._bus, alert)
+        await self.alerts.set(name, message)
 
     async def _on_pause(self, _msg: Msg) -> None:
         self._look.set()

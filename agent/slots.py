@@ -17,7 +17,8 @@ from agent.core.durations import Durations
 from agent.core.job import StoredRequest
 from agent.core.leases import Ask, Grant, Need, Refuse, ToCloud
 from agent.core.leases import Elsewhere as BusyElsewhere
-from agent.core.scheduler import MAX_WAIT_S, Rules, Starts, Wish
+from agent.core.routing import Candidate
+from agent.core.scheduler import MAX_WAIT_S, Rules, Starts, Turn, Wish
 from agent.core.steps import Elsewhere, Placed, TakeSlot
 from agent.gpu.keeper import Answer, Holder, Keeper
 from contracts.requests import Priority
@@ -87,11 +88,7 @@ class Places:
         """Give free places to those who may have them now; also when the hour has changed."""
         while self._free and self._waiting:
             now = self._clock.now()
-            wishes = [seat.wish for seat in self._waiting.values()]
-            running: dict[str, int] = {}
-            for seat in self.taken.values():
-                running[seat.wish.requester] = running.get(seat.wish.requester, 0) + 1
-            turn = scheduler.order(wishes, now, self._starts, self._rules, running=running)[0]
+            turn = self.turns()[0]
             if turn.is_asleep:
                 return
             self._starts = self._starts.after(turn)
@@ -102,14 +99,26 @@ class Places:
             self.taken[turn.job] = seat
             seat.future.set_result(self._free.pop(0))
 
-    def ready_in_s(self) -> tuple[float, ...]:
-        """Return for each place after how long it would take up a job that comes now."""
+    def turns(self) -> tuple[Turn, ...]:
+        """Return the order in which those who wait would get a place now."""
+        wishes = [seat.wish for seat in self._waiting.values()]
+        running: dict[str, int] = {}
+        for seat in self.taken.values():
+            running[seat.wish.requester] = running.get(seat.wish.requester, 0) + 1
+        now = self._clock.now()
+        return scheduler.order(wishes, now, self._starts, self._rules, running=running)
+
+    def ready_in_s(self, *, waiting: bool = True) -> tuple[float, ...]:
+        """Return for each place after how long it would take up a job that comes now.
+
+        `waiting` False: as if nobody waited for one.
+        """
         now = self._clock.now()
         left = [0.0] * len(self._free)
         for seat in self.taken.values():
             ran_s = (now - seat.since).total_seconds() if seat.since is not None else 0.0
             left.append(max(1.0, seat.wish.run_s - ran_s))
-        for seat in self._waiting.values():
+        for seat in self._waiting.values() if waiting else ():
             if left:
                 left.sort()
                 left[0] += seat.wish.run_s
@@ -133,7 +142,7 @@ class Slots:
         self.clock = clock
         self.durations = Durations()
         self.on_change: Callable[[], None] = lambda: None
-        self._bounds = bounds
+        self.bounds = bounds
 
     def free(self) -> dict[str, int]:
         """Return how many slots of each kind nobody has or waits for."""
@@ -202,7 +211,7 @@ class Slots:
             if smaller is None
             else Need(model=smaller.model, vram_mib=smaller.vram_mib),
             stored_at=stored.stored_at,
-            max_wait_s=self._bounds[stored.priority],
+            max_wait_s=self.bounds[stored.priority],
             cloud=wish.cloud,
             requester=stored.who.agent,
             seq=stored.seq,
@@ -223,7 +232,7 @@ class Slots:
             requester=stored.who.agent,
             seq=stored.seq,
             stored_at=stored.stored_at,
-            max_wait_s=self._bounds[stored.priority],
+            max_wait_s=self.bounds[stored.priority],
             run_s=run_s,
         )
 
@@ -232,10 +241,17 @@ class HeldSlot:
     """The slot of one job; `free` may be called again without harm."""
 
     def __init__(self, slots: Slots, stored: StoredRequest) -> None:
-        """Hold nothing yet; `kind` is what it holds or waits for last."""
+        """Hold nothing yet.
+
+        `kind` is what it holds or waits for last, `candidate` what for, and `since` when it got it.
+        """
         self.kind = ""
         self.holds = False
         self.downgraded = False
+        self.stuck_since_s: float | None = None
+        """Since when no engine can begin the job; None: one may, or nobody has looked."""
+        self.candidate: Candidate | None = None
+        self.since: datetime | None = None
         self._slots = slots
         self._stored = stored
         self._job = job_name(stored)
@@ -253,6 +269,7 @@ class HeldSlot:
         """Wait for a slot for the candidate, in its order."""
         self.free()
         self._is_done = False
+        self.stuck_since_s = None
         self._wish, self.kind = wish, wish.candidate.slot
         if self.kind == GPU and self._slots.keepers:
             return await self._lease(wish, holder)
@@ -265,12 +282,23 @@ class HeldSlot:
         self._place = await taking
         self.holds = True
         self._slots.changed()
-        return Placed(wish.candidate, self._place)
+        return self._got(wish.candidate)
 
     @property
     def has_card(self) -> bool:
         """Whether it holds a card, and not a place."""
-        return self.holds and self._keeper() is not None
+        keeper = self._keeper()
+        return self.holds and keeper is not None and keeper.has(self._job)
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether it held a card that is gone."""
+        return self.holds and self._keeper() is not None and not self.has_card
+
+    def waits_for_an_engine(self, *, stuck: bool) -> None:
+        """Note whether the job waits because no engine can begin it now."""
+        if stuck and self.stuck_since_s is None:
+            self.stuck_since_s = self._slots.clock.monotonic_s()
 
     @property
     def vram_mib(self) -> int | None:
@@ -337,11 +365,15 @@ class HeldSlot:
                         candidate, model=smaller.model, workflow=smaller.workflow
                     )
                 said = f"{candidate.reason}; rule {rule}: {reason}"
-                return Placed(msgspec.structs.replace(candidate, reason=said), self._place)
+                return self._got(msgspec.structs.replace(candidate, reason=said))
             case ToCloud(reason=reason):
                 return Elsewhere("cloud", reason)
             case Refuse(why=why, reason=reason):
                 return Elsewhere(why, reason)
+
+    def _got(self, candidate: Candidate) -> Placed:
+        self.candidate, self.since = candidate, self._slots.clock.now()
+        return Placed(candidate, self._place)
 
     def _keeper(self) -> Keeper | None:
         if self.kind != GPU or self._place is None:

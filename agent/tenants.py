@@ -6,6 +6,8 @@ asked and says what it sees; it must not decide anything: `agent.core.arbiter` d
 
 from typing import Protocol
 
+import msgspec
+
 from agent.core.card import Tenant
 
 
@@ -22,6 +24,13 @@ class UnknownModelError(TenantError):
         self.model = model
 
 
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on a tenant's disk. Units: MiB of its files; loaded it takes somewhat more."""
+
+    name: str
+    size_mib: int
+
+
 class TenantClient(Protocol):
     """One tenant. Each call has a time limit of its own and passes a cancellation on."""
 
@@ -32,6 +41,10 @@ class TenantClient(Protocol):
 
     async def loaded(self) -> Tenant:
         """Tell what it holds; never raises. One that is away has `answers` False."""
+        ...
+
+    async def installed(self) -> tuple[Installed, ...]:
+        """Tell what it could load. Raises: TenantError."""
         ...
 
     async def unload(self, model: str) -> None:

@@ -13,7 +13,9 @@ from agent.assets import AssetStore
 from agent.bus.connection import Bus
 from agent.clock import OffsetClock
 from agent.core.catalog import StyleBook
+from agent.core.choosing import Chosen
 from agent.core.routing import EngineFacts
+from agent.decisions import Recorder
 from agent.engines.protocol import Engine, EngineJob
 from agent.prompting import Extender
 from agent.slots import GPU, Slots
@@ -35,11 +37,21 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     slots: Slots
     cloud: Literal["off", "fallback", "on"] = "fallback"
     extender: Extender | None = None
+    recorder: Recorder | None = None
     run_timeout_s: float = 120.0
 
     def time_limit_s(self, job: EngineJob) -> float:
         """Return how long an engine may take for a job: half as much for each further picture."""
         return self.run_timeout_s * (1 + (job.count - 1) / 2)
+
+    def note(self, chosen: Chosen | None, before: Chosen | None) -> Chosen | None:
+        """Record a choice among engines, unless it came out as the one before; return it."""
+        if self.recorder is None or chosen is None or chosen is before:
+            return chosen
+        is_same = before is not None and str(before[1]) == str(chosen[1])
+        if not is_same:
+            self.recorder.routed(*chosen, self.clock.now())
+        return chosen
 
     @property
     def facts(self) -> tuple[EngineFacts, ...]:

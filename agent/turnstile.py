@@ -47,17 +47,20 @@ class _Leaving(msgspec.Struct):
 
 
 class Turnstile:
-    """Order: `open`, then `run` in a task, then jobs; `close` after the last job."""
+    """Order: `open`, then `run` in a task, then jobs; `close` after the last job.
+
+    `limits`, `breakers` and `books` may be read by everybody, as they were last read here.
+    """
 
     def __init__(self, bus: Bus, clock: OffsetClock, worker: str, limits: Limits) -> None:
         """Nothing is known before `open`."""
         self._bus = bus
         self._clock = clock
         self._worker = worker
-        self._limits = limits
+        self.limits = limits
         self._engines: tuple[str, ...] = ()
-        self._breakers: dict[str, Breaker] = {}
-        self._books = Books()
+        self.breakers: dict[str, Breaker] = {}
+        self.books = Books()
         self._rung = asyncio.Event()
         self._leaving: asyncio.Queue[_Leaving] = asyncio.Queue(LEAVING_MAX)
 
@@ -97,20 +100,20 @@ class Turnstile:
     def seen(self, facts: EngineFacts, who: str, price_usd: float) -> EngineFacts:
         """Return what routing may know of an engine, with what keeps this request away from it."""
         now = self._clock.now()
-        found = breaker.look(self._breakers.get(facts.name, CLOSED), now)
+        found = breaker.look(self.breakers.get(facts.name, CLOSED), now)
         if found is not None:
             return msgspec.structs.replace(facts, closed=found.reason, closed_until=found.until)
         if not facts.is_cloud:
             return facts
         hold = money.hold_for(who, 0, facts.name, worker=self._worker, usd=price_usd)
-        refusal = money.reserve(self._books, hold, self._limits, now.date())
+        refusal = money.reserve(self.books, hold, self.limits, now.date())
         if isinstance(refusal, Refusal):
             return msgspec.structs.replace(facts, closed=refusal.reason)
         return facts
 
     def spent_usd(self, who: str) -> float:
         """Return what a request has cost so far, all its attempts together."""
-        return self._books.request_usd(who)
+        return self.books.request_usd(who)
 
     # --- for one attempt -----------------------------------------------------------------------
 
@@ -121,7 +124,7 @@ class Turnstile:
         """
         who = f"{job.agent}.{job.request_id}"
         ticket = Ticket(engine=engine.name, job=f"{who}.{job.attempt}")
-        known = self._breakers.get(engine.name, CLOSED)
+        known = self.breakers.get(engine.name, CLOSED)
         if engine.slot != "cloud" and known == CLOSED:
             return ticket
         now = self._clock.now()
@@ -133,7 +136,7 @@ class Turnstile:
                 return ticket
             usd = engine.price_usd(job)
             hold = money.hold_for(who, job.attempt, engine.name, worker=self._worker, usd=usd)
-            refusal = await books.reserve(self._bus, hold, self._limits, now.date())
+            refusal = await books.reserve(self._bus, hold, self.limits, now.date())
         except BusError as error:
             raise EngineDownFault(f"nobody can say what {engine.name} may cost: {error}") from error
         if refusal is not None:
@@ -153,10 +156,11 @@ class Turnstile:
         return told
 
     async def forfeit(self, who: str, attempt: int, engine: str) -> None:
-        """Count what a lost worker held for an attempt as spent; later, if nobody answers."""
+        """Count what a lost worker held for an attempt as spent, if it is still held.
+
+        Without an answer the hold stays, and counts as spent too.
+        """
         hold = money.hold_for(who, attempt, engine, worker=self._worker, usd=0.0)
-        if all(held.id != hold.id for held in self._books.holds):
-            return
         try:
             await books.forfeit(self._bus, hold.id, self._clock.now().date())
             await self._read()
@@ -165,7 +169,7 @@ class Turnstile:
 
     def _says_nothing(self, ticket: Ticket, outcome: Generation | BaseException) -> bool:
         """Tell whether the server knows already all that this end would tell it."""
-        if ticket.hold is not None or self._breakers.get(ticket.engine, CLOSED) != CLOSED:
+        if ticket.hold is not None or self.breakers.get(ticket.engine, CLOSED) != CLOSED:
             return False
         return not (isinstance(outcome, Fault) and outcome.code in breaker.COUNTED)
 
@@ -234,11 +238,11 @@ class Turnstile:
 
     async def _read(self) -> None:
         for name in self._engines:
-            before = self._breakers.get(name, CLOSED)
-            now = self._breakers[name] = await books.read_breaker(self._bus, name)
+            before = self.breakers.get(name, CLOSED)
+            now = self.breakers[name] = await books.read_breaker(self._bus, name)
             if now.until is not None and now.until != before.until:
                 log.warning("breaker.open", engine=name, faults=now.faults, until=str(now.until))
-        self._books = await books.read_money(self._bus)
+        self.books = await books.read_money(self._bus)
 
     async def _on_change(self, _msg: Msg) -> None:
         # Only a bell: a write that the server refused is heard as well.

@@ -57,7 +57,8 @@ from agent.core.story import Steps, Story
 from agent.crash_point import crash_point
 from agent.drawing import Drawing
 from agent.engines.protocol import job_for, order_for
-from agent.metrics import JOBS_ENDED, REQUESTS_REFUSED, note_event, note_link
+from agent.job_line import JobLine
+from agent.metrics import REQUESTS_REFUSED, note_event
 from agent.pictures import Pictures
 from agent.prompting import Prompting
 from agent.slots import HeldSlot
@@ -95,9 +96,9 @@ class Job:
         self._drawing: Drawing | None = None
         self._group = asyncio.TaskGroup()
         self._beating = False
-        self._hooked = False
-        self._telling = Telling(tools.bus, tools.clock, self._progress_pen)
+        self._telling = Telling(tools.bus, tools.clock, self.progress_pen)
         self._why: str | None = None
+        self._line = JobLine(stored)
         self._noted: Chosen | None = None
         if stored.request is not None:
             self._order = order_for(stored, tools.book)
@@ -114,7 +115,8 @@ class Job:
         request, an engine or the bus can do.
         """
         story = self._story
-        steps = story.run() if error is None else story.refuse(error, self.delivery.data)
+        again = self.delivery.num_delivered > 1
+        steps = story.run(again=again) if error is None else story.refuse(error, self.delivery.data)
         with structlog.contextvars.bound_contextvars(request=str(self.stored.who)):
             if error is not None:
                 REQUESTS_REFUSED.labels(error.code).inc()
@@ -176,6 +178,7 @@ class Job:
     async def _play(self, steps: Steps) -> None:
         command = next(steps)
         while True:
+            self._noted = self._tools.note(self._story.chosen, self._noted)
             name = _name(command)
             crash_point(f"before {name}")
             event = await self._perform(command)
@@ -185,8 +188,6 @@ class Job:
                 command = steps.send(Told(event, self._tools.clock.now()))
             except StopIteration:
                 return
-            finally:
-                self._noted = self._tools.note(self._story.chosen, self._noted)
 
     async def _perform(self, command: Command) -> Event:
         """Do what the story asks for and say what came of it."""
@@ -203,7 +204,8 @@ class Job:
                 return self._seen()
             case TakeSlot():
                 return await self._take_slot(command)
-            case WaitUntil(due=due, own=own):
+            case WaitUntil(due=due, own=own, stuck=stuck):
+                self.slot.waits_for_an_engine(stuck=stuck)
                 return await self._wait(due, beating=own)
             case Settle(how=how, reason=reason):
                 await self._settle(how, reason)
@@ -273,10 +275,10 @@ class Job:
         try:
             match command:
                 case Append(link=link, expected=expected):
-                    await self._keep_hook()
+                    await hooks.keep_of(bus, self.stored, self._tools.clock.now())
                     outcome = await chain.append(bus, who, link, expected)
                     if isinstance(outcome, Stored):
-                        note_link(link, self.stored.priority)
+                        self._line.note(link)
                     started = isinstance(link, Started | Retrying)
                     self._beating = started and isinstance(outcome, Stored)
                     return outcome
@@ -290,13 +292,6 @@ class Job:
         except (BusError, msgspec.DecodeError) as error:
             log.warning("job.no_answer", step=type(command).__name__, reason=str(error))
             return Unknown(str(error))
-
-    async def _keep_hook(self) -> None:
-        """Keep the address that is to be told the end, before anybody can know of a first link."""
-        if not self._hooked:
-            request, now = self.stored.request, self._tools.clock.now()
-            url = None if request is None else request.webhook_url
-            self._hooked = await hooks.keep_if_any(self._tools.bus, self.stored.who, url, now)
 
     async def _read_history(self, upto: int) -> Event:
         stored = await chain.read_chain(self._tools.bus, self.stored.who)
@@ -364,7 +359,7 @@ class Job:
     def _stopped(self) -> Interrupted | None:
         return self._stop
 
-    def _progress_pen(self) -> Pen:
+    def progress_pen(self) -> Pen:
         """Return the pen for progress of the attempt that draws now."""
         return Pen(
             stored=self.stored,
@@ -394,13 +389,5 @@ class Job:
 
     def _log_end(self) -> None:
         """Write the one canonical line of this job."""
-        JOBS_ENDED.labels(self.ended).inc()
-        log.info(
-            "job.ended",
-            ended=self.ended,
-            why=self._why,
-            priority=self.stored.priority,
-            attempt=self._story.place.attempt,
-            deliveries=self.delivery.num_delivered,
-            since_request_s=round(self.stored.waited_s(self._tools.clock.now()), 3),
-        )
+        tries = (self._story.place.attempt, self.delivery.num_delivered)
+        self._line.write(self.ended, self._why, tries, self._tools.clock.now())

@@ -21,6 +21,7 @@ from contracts.requests import Priority
 Document = dict[str, Any]
 
 KINDS: Final = tuple(str(link.__struct_config__.tag) for link in LINK_TYPES)
+MODEL_VERBS: Final = ("load", "unload")
 _TEXT: Final[Document] = {"type": "string"}
 _NATS: Final[Document] = {"bindingVersion": "0.1.0"}
 _REPUBLISHED: Final = (
@@ -112,17 +113,7 @@ def _channels() -> Document:
             "parameters": _identity(),
             stream: {"stream": subjects.STREAM_PROGRESS},
         },
-        "snapshot": {
-            "address": subjects.template_snapshot(),
-            "description": "Ask here for the state of one request: request-reply.",
-            "messages": _pick("snapshotQuestion"),
-            "parameters": _identity(),
-        },
-        "snapshotReply": {
-            "address": None,
-            "description": "The reply inbox of the question.",
-            "messages": _pick("snapshot", "error"),
-        },
+        **_questions(),
         "queued": {
             "address": subjects.template_queued(),
             "description": "Doorbell: a request was stored or handed back. It carries no body.",
@@ -130,6 +121,45 @@ def _channels() -> Document:
             "parameters": {"priority": priority, **_identity()},
             stream: {"stream": subjects.STREAM_REQUESTS, "delivery": "republish, headers only"},
         },
+    }
+
+
+def _questions() -> Document:
+    """The subjects on which somebody asks, and the inboxes of the answers."""
+    reply = {"address": None, "description": "The reply inbox of the question."}
+    return {
+        "snapshot": {
+            "address": subjects.template_snapshot(),
+            "description": "Ask here for the state of one request: request-reply.",
+            "messages": _pick("snapshotQuestion"),
+            "parameters": _identity(),
+        },
+        "snapshotReply": {**reply, "messages": _pick("snapshot", "error")},
+        "status": {
+            "address": subjects.rpc("status"),
+            "description": (
+                "Ask here how workers stand: each answers, whoever asks collects. With `.<worker>`"
+                " behind it that one answers."
+            ),
+            "messages": _pick("statusQuestion"),
+        },
+        "statusReply": {**reply, "messages": _pick("status", "error")},
+        "models": {
+            "address": subjects.rpc("models"),
+            "description": "Ask here which models workers have, and why the rest cannot run.",
+            "messages": _pick("modelsQuestion"),
+        },
+        "modelsReply": {**reply, "messages": _pick("models", "error")},
+        **{
+            verb: {
+                "address": subjects.rpc(verb, "{worker}"),
+                "description": f"Let one worker {verb} models, by its arbiter's leave.",
+                "messages": _pick("modelWish"),
+                "parameters": {"worker": {"description": "Name of the worker."}},
+            }
+            for verb in MODEL_VERBS
+        },
+        "modelWishReply": {**reply, "messages": _pick("loaded", "error")},
     }
 
 
@@ -143,6 +173,21 @@ def _operations() -> Document:
             **_operation("receive", "snapshot", "One of those who can answers."),
             "bindings": {"nats": {"queue": subjects.QUEUE_SNAPSHOT, **_NATS}},
             "reply": {"channel": {"$ref": "#/channels/snapshotReply"}},
+        },
+        "answerStatus": {
+            **_operation("receive", "status", "Each worker tells how it stands."),
+            "reply": {"channel": {"$ref": "#/channels/statusReply"}},
+        },
+        "answerModels": {
+            **_operation("receive", "models", "Each worker tells which models it has."),
+            "reply": {"channel": {"$ref": "#/channels/modelsReply"}},
+        },
+        **{
+            f"{verb}Model": {
+                **_operation("receive", verb, f"The worker that is named has models {verb}ed."),
+                "reply": {"channel": {"$ref": "#/channels/modelWishReply"}},
+            }
+            for verb in MODEL_VERBS
         },
         "hearDoorbell": _operation("receive", "queued", "A worker with a free slot looks."),
         "ringDoorbell": _operation("send", "queued", "A worker handed a request back."),
@@ -193,6 +238,18 @@ def _messages() -> Document:
             **_message("Snapshot", "snapshot", "snapshot-running"),
             "summary": "The state of the request, and its whole chain.",
         },
+        "statusQuestion": {"summary": "An empty object or body.", "payload": _TEXT},
+        "status": {
+            **_message("WorkerReport", "status"),
+            "summary": "Cards, jobs, who waits and why, engines, money, the last decisions.",
+        },
+        "modelsQuestion": {"summary": "An empty object or body.", "payload": _TEXT},
+        "models": {
+            **_message("WorkerModels", "models"),
+            "summary": "What a worker can draw with, and what tenants of its card hold.",
+        },
+        "modelWish": {**_message("ModelWish", "model-wish"), "summary": "Load or unload a model."},
+        "loaded": {**_message("Loaded", "loaded"), "summary": "It is done, and the card shows it."},
         "error": {
             **_message("ErrorBody", "error"),
             "summary": "The question cannot be answered.",
@@ -314,11 +371,14 @@ def _draft_07(schema: object) -> Any:
     1. References point into the components.
     2. Draft-07 ignores what stands beside a reference, so the reference moves into `allOf`.
     3. `discriminator` is another thing in AsyncAPI; the constant `kind` tells the links apart.
+    4. The items of a tuple are told by `items` alone.
     """
     match schema:
         case {"$ref": str(target), **rest}:
             moved = {"$ref": target.replace("#/$defs/", "#/components/schemas/")}  # 1
             return {**_draft_07(rest), "allOf": [moved]} if rest else moved  # 2
+        case {"prefixItems": list(items), **rest}:
+            return {**rest, "items": _draft_07(items), "additionalItems": False}  # 4
         case dict():
             return {
                 key: _draft_07(value) for key, value in schema.items() if key != "discriminator"

@@ -16,6 +16,7 @@ from contracts import CONTRACT_VERSION, subjects
 from contracts.errors import ContractError, ErrorBody, ErrorCode
 from contracts.events import Idle, Link, LinkHead, Progress, Snapshot, WorkerStatus, kind_of
 from contracts.requests import AspectRatio, Priority, Quality, Request, Style, check
+from contracts.status import Loaded, ModelWish, WorkerModels
 from contracts.subjects import Identity
 
 REQUEST_SIZE_MAX_BYTES: Final = 64 * 1024
@@ -23,6 +24,19 @@ CONTRACT_HEADER: Final = "Mmg-Contract"
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
 
 T = TypeVar("T")
+Message = (
+    Request
+    | Link
+    | Progress
+    | Snapshot
+    | WorkerStatus
+    | Idle
+    | ErrorBody
+    | WorkerModels
+    | ModelWish
+    | Loaded
+)
+"""What travels on the bus."""
 
 _encoder: Final = msgspec.json.Encoder()
 _request: Final = msgspec.json.Decoder(Request)
@@ -128,16 +142,7 @@ def same_request(left: Request, right: Request) -> bool:
     return msgspec.structs.replace(left, **blank) == msgspec.structs.replace(right, **blank)
 
 
-def encode(
-    value: Request
-    | Link
-    | Progress
-    | Snapshot
-    | WorkerStatus
-    | Idle
-    | ErrorBody
-    | dict[str, ErrorBody],
-) -> bytes:
+def encode(value: Message | dict[str, ErrorBody]) -> bytes:
     """Return the bytes of a message."""
     return _encoder.encode(value)
 
@@ -175,6 +180,11 @@ def _tolerant(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
         return decoder.decode(data)
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
+
+
+def decode_answer(data: bytes, kind: type[T]) -> T:
+    """Read what a worker answers to an operator. Raises: msgspec.DecodeError."""
+    return _tolerant(msgspec.json.Decoder(kind), data)
 
 
 def encode_preview(request_id: str, attempt: int, step: int, jpeg: bytes) -> bytes:

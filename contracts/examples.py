@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from contracts import codec
-from contracts.errors import ErrorBody, ErrorCode, error_body
+from contracts.errors import ErrorCode, error_body
 from contracts.events import (
     Cancelled,
     Completed,
@@ -31,6 +31,7 @@ from contracts.events import (
     Status,
 )
 from contracts.requests import AspectRatio, ImageRef, Options, Priority, Quality, Request, Style
+from contracts.status_examples import LOADED, MODELS, REPORT, WISH
 
 AGENT: Final = "L2.05.03"
 SOURCE: Final = "/mmg/gpu-1"
@@ -345,7 +346,7 @@ LINKS: Final[dict[str, Link]] = {
 }
 """Name of the example -> link; the name begins with the kind."""
 
-EXAMPLES: Final[dict[str, Request | Link | Progress | Snapshot | ErrorBody]] = {
+EXAMPLES: Final[dict[str, codec.Message]] = {
     "request-minimal": REQUEST_MINIMAL,
     "request-full": REQUEST_FULL,
     **LINKS,
@@ -353,5 +354,9 @@ EXAMPLES: Final[dict[str, Request | Link | Progress | Snapshot | ErrorBody]] = {
     "snapshot": SNAPSHOT,
     "snapshot-running": SNAPSHOT_RUNNING,
     "error": ERROR,
+    "status": REPORT,
+    "models": MODELS,
+    "model-wish": WISH,
+    "loaded": LOADED,
 }
 """Name of the example -> message; the name begins with that of its schema."""

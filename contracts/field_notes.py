@@ -12,7 +12,8 @@ NOTES: Final[dict[str, str]] = {
     "prompt": "What the picture shows: 1 to 4000 characters after trimming.",
     "options": "How the picture should be made.",
     "priority": "How soon. The subject says it; a body that names it must agree.",
-    "webhook_url": "Absolute https URL without a user name that is told the end.",
+    "webhook_url": "Absolute https URL without a user name that is told the end; http only for"
+    " the gateway's own machine.",
     "deadline_s": "Seconds from the stored time within which the work must start.",
     "local_only": "Never leave the local engines: wait or fail instead.",
     "dry_run": "Answer with the decision and make nothing.",

@@ -12,17 +12,24 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import CONTRACT_VERSION, asyncapi, codec
+from contracts import CONTRACT_VERSION, asyncapi, codec, status
 from contracts.errors import ErrorBody, ErrorCode
 from contracts.events import LINK_TYPES, Link, Progress, Snapshot, Status
 from contracts.examples import EXAMPLES
 from contracts.field_notes import NOTES
 from contracts.requests import AspectRatio, Priority, Quality, Request, Style
+from contracts.status import Loaded, ModelWish, WorkerModels, WorkerReport
+from contracts.status_notes import STATUS_NOTES
 
 FOLDER: Final = Path(__file__).parent / "schemas"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
+STATUS: Final = (WorkerReport, WorkerModels, ModelWish, Loaded)
+_OF_STATUS: Final = frozenset(
+    name for name, found in vars(status).items() if inspect.isclass(found)
+)
+_WEBHOOK: Final = r"^(https://|http://(127\.0\.0\.1|localhost|\[::1\])([:/?#]|$))"
 
 _ENUMS: Final[tuple[type[StrEnum], ...]] = (
     AspectRatio,
@@ -39,6 +46,10 @@ _ROOTS: Final[dict[str, str]] = {
     "progress": "Progress",
     "snapshot": "Snapshot",
     "error": "ErrorBody",
+    "status": "WorkerReport",
+    "models": "WorkerModels",
+    "model-wish": "ModelWish",
+    "loaded": "Loaded",
 }
 """Name of the file -> name of the definition it describes."""
 
@@ -83,7 +94,7 @@ def stale(root: Path = FOLDER) -> list[str]:
 def definitions() -> dict[str, Schema]:
     """Return the schema of every struct and enum by name; references point to `#/$defs/`."""
     (union, *_), found = msgspec.json.schema_components(
-        [Link, Progress, Snapshot, Request, ErrorBody], ref_template="#/$defs/{name}"
+        [Link, Progress, Snapshot, Request, ErrorBody, *STATUS], ref_template="#/$defs/{name}"
     )
     known: dict[str, Schema] = dict(found)
     known["Event"] = {
@@ -96,10 +107,17 @@ def definitions() -> dict[str, Schema]:
     for name, schema in known.items():
         schema["description"] = inspect.cleandoc(schema["description"])
         for field, shape in schema.get("properties", {}).items():
-            shape["description"] = NOTES.get(f"{name}.{field}") or NOTES[field]
+            shape["description"] = _note(name, field)
         _fix_status(schema)
     _say_what_types_cannot(known)
     return dict(sorted(known.items()))
+
+
+def _note(name: str, field: str) -> str:
+    """Return what a field means: what its class says first, then what its part of the wire says."""
+    parts = (STATUS_NOTES, NOTES) if name in _OF_STATUS else (NOTES, STATUS_NOTES)
+    found = (part.get(key) for key in (f"{name}.{field}", field) for part in parts)
+    return next(note for note in found if note is not None)
 
 
 def _fix_status(schema: Schema) -> None:
@@ -116,7 +134,7 @@ def _say_what_types_cannot(known: dict[str, Schema]) -> None:
         known[name]["properties"] for name in ("Request", "Options", "ImageRef")
     )
     request["prompt"]["pattern"] = r"\S"
-    request["webhook_url"]["anyOf"][0] |= {"format": "uri", "pattern": "^https://"}
+    request["webhook_url"]["anyOf"][0] |= {"format": "uri", "pattern": _WEBHOOK}
     known["Options"]["allOf"] = [
         {
             "if": {"required": [one], "properties": {one: {"type": "integer"}}},

@@ -44,6 +44,23 @@ WORKER_ALL: Final = "mmg.worker.*"
 CANCEL_ALL: Final = "mmg.cancel.*.*"
 DEAD_ALL: Final = "mmg.chain.*.*.failed"
 DISMISSED_ALL: Final = "mmg.asset.*.*.dismissed"
+ENDS: Final = (
+    *(f"mmg.chain.*.*.{kind}" for kind in ("completed", "failed", "expired", "cancelled")),
+    "mmg.asset.*.*.webhook_retried",
+)
+"""The links that close chains, and a person's wish that one is told again: what webhooks tell."""
+DURABLE_ENDS: Final = "webhooks"
+EVENT_ENDS: Final = tuple(
+    f"mmg.event.*.*.{kind}" for kind in ("completed", "failed", "expired", "cancelled")
+)
+REQUESTS_ANY: Final = "mmg.request.*.*.*"
+CANCELLED_ALL: Final = "mmg.chain.*.*.cancelled"
+"""The only links that are written without work on the request: whoever is asked to cancel may."""
+ASSET_ALL: Final = "mmg.asset.*.*.*"
+ALERT_ALL: Final = "mmg.alert.*"
+PREVIEW_ALL: Final = "mmg.preview.*.*"
+RPC_ALL: Final = "mmg.rpc.>"
+STATE_ALL: Final = f"$KV.{BUCKET_STATE}.>"
 EVENT_OVERTAKING: Final = ("mmg.event.*.*.cancelled", "mmg.event.*.*.started")
 """Links that somebody else may write after ours while we still draw."""
 
@@ -132,12 +149,32 @@ def request_any_lane(who: Identity) -> str:
     return f"mmg.request.*.{who.agent}.{who.request_id}"
 
 
+def requests_any_lane(agent: str) -> str:
+    """Return the filter that finds all requests of one agent."""
+    return f"mmg.request.*.{agent}.*"
+
+
 def request_any_agent(request_id: str) -> str:
     """Return the filter that finds a request id in any lane, whoever sent it.
 
     Raises: ContractError(invalid_request) if the id does not fit.
     """
     return f"mmg.request.*.*.{checked('any', request_id).request_id}"
+
+
+def requests_of(agent: str, priority: Priority) -> str:
+    """Return where one agent may publish requests of one priority."""
+    return f"mmg.request.{priority.lane}.{agent}.*"
+
+
+def questions_of(agent: str) -> tuple[str, ...]:
+    """Return where one agent may ask about its own requests."""
+    return f"mmg.cancel.{agent}.*", f"mmg.snapshot.{agent}.*"
+
+
+def answers_of(agent: str) -> tuple[str, ...]:
+    """Return what one agent may hear: about its own requests, and nothing else."""
+    return f"mmg.event.{agent}.*.*", f"mmg.progress.{agent}.*", f"mmg.preview.{agent}.*"
 
 
 def chain(who: Identity, kind: str) -> str:

@@ -13,16 +13,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from agent.bus.connection import connect
+from agent.bus.login import CLIENT, Login, client_for
 from agent.bus.provision import Plan, provision
+from agent.clock import SystemClock
 from agent.embedded import EmbeddedServer
+from agent.site.folder import SiteFolder
 
 ROOT = Path(__file__).parent.parent
+SECURED = bool(os.environ.get("SECURE"))
+"""Whether each `mmg up` of a test runs with keys and TLS:  SECURE=1 pytest tests/acceptance."""
+SITES: list[SiteFolder] = []
 LOOK_EVERY_S = 0.02
 TERMINAL = ("completed", "failed", "expired", "cancelled")
 SMALL = {"width": 256, "height": 256, "quality": "draft"}
@@ -141,10 +148,27 @@ class Agent:
         await until(look, "empty lanes", timeout_s)
 
 
+async def wants_keys(url: str) -> bool:
+    """Tell from a server's greeting whether it is one of a site."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    greeting = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    return b'"tls_required":true' in greeting
+
+
 @asynccontextmanager
 async def agent_on(url: str) -> AsyncIterator[Agent]:
-    """Connect a plain client."""
-    nc = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    """Connect a plain client; to a site with keys, with the operator's."""
+    options: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
+    if SECURED and await wants_keys(url):
+        login = Login(keys=SITES[-1].keys, ca=SITES[-1].ca)
+        nc: Client
+        nc, trust = client_for(login, CLIENT)
+        await nc.connect(url, inbox_prefix=b"_INBOX_client", **options, **trust)
+    else:
+        nc = await nats.connect(url, **options)
     try:
         yield Agent(nc)
     finally:
@@ -195,6 +219,15 @@ class Process:
         self.process.terminate()
 
 
+def site_of(folder: Path) -> SiteFolder:
+    """Return the site with keys of a folder, made with its first process."""
+    site = SiteFolder(folder / "data" / "site")
+    if not site.exists:
+        site.make("trial", ["127.0.0.1"], 4222, SystemClock().now())
+        SITES.append(site)
+    return site
+
+
 def environment(**settings: str) -> dict[str, str]:
     """Return this environment without settings of ours, plus these."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith("MMG_")}
@@ -206,6 +239,8 @@ def environment(**settings: str) -> dict[str, str]:
 async def running(folder: Path, *command: str, **settings: str) -> AsyncIterator[Process]:
     """Run `mmg COMMAND` in `folder`; killed at the end if it still runs."""
     folder.mkdir(parents=True, exist_ok=True)
+    if SECURED and not {"MMG_NATS_URL", "MMG_SITE_DIR"} & settings.keys():
+        settings["MMG_SITE_DIR"] = str(site_of(folder).path)
     words = folder / f"words-{'-'.join(command)[:40].replace('/', '_')}-{id(settings)}.txt"
     with words.open("wb") as out:
         process = await asyncio.create_subprocess_exec(

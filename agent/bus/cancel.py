@@ -11,7 +11,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from agent.bus import chain
+from agent.bus import chain, hooks
 from agent.bus.connection import Bus, BusError, NoAnswer, NoResponders
 from agent.bus.lanes import find_waiting
 from agent.bus.snapshot import respond_error
@@ -71,7 +71,10 @@ async def _perform(bus: Bus, who: Identity, command: Command) -> Event:
                 head = await chain.read_head(bus, who)
                 return NoChain() if head is None else Superseded(head)
             case FindRequest():
-                return await _find(bus, who)
+                found = await _find(bus, who)
+                if isinstance(found, Found):
+                    await hooks.keep_of(bus, found.stored, found.stored.stored_at)
+                return found
             case Append(link=link, expected=expected):
                 return await chain.append(bus, who, link, expected, patience_s=PATIENCE_S)
             case other:

@@ -114,6 +114,7 @@ async def _append_once(
     except ApiError as error:
         if not error.stale:
             raise
+        bus.appends_refused += 1
     else:
         return Stored(ack.seq)
     head = await read_head(bus, who)

@@ -8,38 +8,45 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Self
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from agent.bus.errors import ApiError, BusError, NoAnswer, NoResponders
+from agent.bus.errors import ApiError, BusError, NoAnswer, NoResponders, raise_refusal
+from agent.bus.login import (
+    CLIENT,
+    NOBODY,
+    Login,
+    LoginError,
+    ProvenClient,
+    client_for,
+    may_read_streams,
+    refusal,
+)
+from agent.bus.places import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MAX_S,
+    CONNECT_TIMEOUT_S,
+    backoff,
+    places,
+    reachable,
+)
 
 __all__ = ["ApiError", "Bus", "BusError", "NoAnswer", "NoResponders", "PubAck", "connect"]
 
 CALL_TIMEOUT_S: Final = 5.0
-BACKOFF_FIRST_S: Final = 0.25
-BACKOFF_MAX_S: Final = 5.0
-CONNECT_TIMEOUT_S: Final = 2.0
 API_PREFIX: Final = "$JS.API"
+REFUSALS_MAX: Final = 5
+"""In a row, over some 4 s: a key that is being rotated is good again by then."""
+SERVER_CERTIFICATE: Final = "server.pem"
+WHO_AM_I: Final = "$SYS.REQ.USER.INFO"
 
 log = structlog.get_logger()
 
 Callback = Callable[[Msg], Awaitable[None]]
-
-
-class _WireError(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _Envelope(msgspec.Struct):
-    error: _WireError | None = None
 
 
 class PubAck(msgspec.Struct):
@@ -50,18 +57,21 @@ class PubAck(msgspec.Struct):
     duplicate: bool = False
 
 
-_envelope: Final = msgspec.json.Decoder(_Envelope)
 _pub_ack: Final = msgspec.json.Decoder(PubAck)
 
 
 class Bus:
     """One connection of one process."""
 
-    def __init__(self, nc: Client, name: str) -> None:
+    def __init__(self, nc: ProvenClient, name: str) -> None:
         """Wrap an open client; use `connect`."""
         self.nc = nc
         self.name = name
         self.permission_errors = 0
+        self.may_read = True
+        self.closing = False
+        self.cut_off = asyncio.Event()
+        self.appends_refused = 0
         self.on_reconnect: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -82,6 +92,19 @@ class Bus:
         """The version the server told at connect."""
         version = self.nc.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
+
+    async def stay(self) -> None:
+        """Wait until the server throws us out for good, as it does when a key is taken away.
+
+        Raises: LoginError then; nats-py 2.16.0 never comes back from that by itself.
+        """
+        await self.cut_off.wait()
+        raise LoginError("the server has cut us off: the key of this process is good no more")
+
+    def certificates(self) -> dict[str, float]:
+        """Return when the server's certificate ends, in seconds since 1970; none without TLS."""
+        ends_s = self.nc.certificate_ends_s
+        return {} if ends_s is None else {SERVER_CERTIFICATE: ends_s}
 
     async def request(
         self,
@@ -117,7 +140,7 @@ class Bus:
         """
         payload = b"" if body is None else msgspec.json.encode(body)
         answer = await self.request(f"{API_PREFIX}.{verb}", payload, timeout_s=timeout_s)
-        _raise_refusal(answer.data)
+        raise_refusal(answer.data)
         return answer.data
 
     async def store(
@@ -133,7 +156,7 @@ class Bus:
         NoAnswer if it is not known whether the message is stored.
         """
         answer = await self.request(subject, data, headers=headers, timeout_s=timeout_s)
-        _raise_refusal(answer.data)
+        raise_refusal(answer.data)
         try:
             return _pub_ack.decode(answer.data)
         except msgspec.DecodeError as error:
@@ -197,6 +220,7 @@ class Bus:
 
     async def close(self) -> None:
         """Flush what can be flushed and close; never raises."""
+        self.closing = True
         if self.nc.is_connected:
             try:
                 await self.flush(1.0)
@@ -216,36 +240,42 @@ class Bus:
 
 
 async def connect(
-    urls: Sequence[str], name: str, *, role: str = "client", patience_s: float | None = None
+    urls: Sequence[str],
+    name: str,
+    *,
+    role: str = CLIENT,
+    patience_s: float | None = None,
+    login: Login = NOBODY,
 ) -> Bus:
     """Connect to the first server that answers, and stay connected.
 
     Waits for a server with backoff, saying which it cannot reach; `patience_s` ends the wait.
     Afterwards reconnects for ever. The inbox is named after `role`, so that permissions can.
-    Raises: NoAnswer when `patience_s` is over.
+    Raises: NoAnswer when `patience_s` is over; LoginError if a key cannot be used.
     """
+    client_for(login, role)  # What cannot be read is said before anybody waits for a server.
     loop = asyncio.get_running_loop()
     end_s = None if patience_s is None else loop.time() + patience_s
     pause_s = BACKOFF_FIRST_S
     while True:
-        reason = await _reachable(urls)
+        reason = await reachable(urls)
         if reason is None:
             try:
-                return await _log_in(urls, name, role)
+                return await _log_in(urls, name, role, login)
             except NoAnswer as error:  # A port that is open and says nothing is no server yet.
                 reason = str(error)
         if end_s is not None and loop.time() + pause_s > end_s:
-            raise NoAnswer(f"cannot reach nats-server at {_places(urls)}: {reason}")
+            raise NoAnswer(f"cannot reach nats-server at {places(urls)}: {reason}")
         log.warning(
-            "bus.unreachable", servers=_places(urls), reason=reason, again_in_s=round(pause_s, 2)
+            "bus.unreachable", servers=places(urls), reason=reason, again_in_s=round(pause_s, 2)
         )
         await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, no secret
         pause_s = min(pause_s * 2, BACKOFF_MAX_S)
 
 
-async def _log_in(urls: Sequence[str], name: str, role: str) -> Bus:
-    """Open one client. Raises: NoAnswer if no server takes it within 5 s."""
-    nc = Client()
+async def _log_in(urls: Sequence[str], name: str, role: str, login: Login) -> Bus:
+    """Open one client. Raises: NoAnswer if no server takes it within 5 s; LoginError."""
+    nc, secured = client_for(login, role)
     bus = Bus(nc, name)
     trouble = _Trouble(bus, urls)
     options: dict[str, Any] = {
@@ -259,45 +289,30 @@ async def _log_in(urls: Sequence[str], name: str, role: str) -> Bus:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "error_cb": trouble.on_error,
         "disconnected_cb": trouble.on_lost,
+        "closed_cb": trouble.on_closed,
         "reconnected_cb": trouble.on_back,
-        "reconnect_to_server_handler": _backoff,
+        "reconnect_to_server_handler": backoff,
     }
     try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            await nc.connect(**options)
+        async with asyncio.timeout(CALL_TIMEOUT_S) as trouble.limit:
+            await nc.connect(**options, **secured)
     except (TimeoutError, nats.errors.Error, OSError) as error:
         await bus.close()
-        raise NoAnswer(f"cannot log in: {str(error) or type(error).__name__}") from error
+        reason = trouble.refusal or str(error) or type(error).__name__
+        raise NoAnswer(f"cannot log in: {reason}") from error
+    trouble.limit = None
+    if login.named:
+        bus.may_read = await _may_read(bus)
     return bus
 
 
-async def _reachable(urls: Sequence[str]) -> str | None:
-    """Return None if a server's port accepts a connection, else why the first one does not."""
-    reasons = [reason for url in urls if (reason := await _probe(url))]
-    return None if len(reasons) < len(urls) else reasons[0]
-
-
-async def _probe(url: str) -> str | None:
-    """Return None if the server's port accepts a connection, else the reason why not."""
-    parts = _split(url)
+async def _may_read(bus: Bus) -> bool:
+    """Ask what this key may do: an agent may not read the streams, and never tries to."""
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
-    except TimeoutError:
-        return f"no answer within {CONNECT_TIMEOUT_S} s"
-    except OSError as error:
-        return error.strerror or str(error)
-    writer.close()
-    return None
-
-
-def _backoff(servers: Any, _server_info: Any) -> tuple[Any, float]:
-    """Choose the server tried least and a pause that doubles with its failures, with jitter."""
-    server = min(servers, key=lambda s: s.reconnects)
-    if server.reconnects == 0:
-        return server, 0.0
-    pause_s = min(BACKOFF_FIRST_S * 2 ** (server.reconnects - 1), BACKOFF_MAX_S)
-    return server, pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret
+        return may_read_streams((await bus.request(WHO_AM_I, timeout_s=CONNECT_TIMEOUT_S)).data)
+    except NoAnswer as error:
+        log.warning("bus.rights_unknown", reason=str(error))
+        return True
 
 
 class _Trouble:
@@ -307,10 +322,19 @@ class _Trouble:
         self._bus = bus
         self._urls = urls
         self._failures = 0
-        self.refused = False
+        self._refusals = 0
+        self.refusal = ""
+        self.limit: asyncio.Timeout | None = None
 
     async def on_error(self, error: Exception) -> None:
-        self.refused = self.refused or "authorization violation" in str(error).lower()
+        self.refusal = refusal(error)
+        if self.refusal and self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(0.0)  # It would be refused again: whoever waits decides.
+            return
+        if self.refusal and self.limit is None:
+            self._refusals += 1
+            if self._refusals >= REFUSALS_MAX:
+                self._bus.cut_off.set()
         if "permissions violation" in str(error).lower():
             self._bus.permission_errors += 1
             log.error("bus.forbidden", reason=str(error), count=self._bus.permission_errors)
@@ -322,8 +346,8 @@ class _Trouble:
             if self._failures & (self._failures - 1) == 0:  # Each power of two: no log storm.
                 log.warning(
                     "bus.unreachable",
-                    servers=_places(self._urls),
-                    reason=str(error) or type(error).__name__,
+                    servers=places(self._urls),
+                    reason=self.refusal or str(error) or type(error).__name__,
                     failures=self._failures,
                 )
             return
@@ -331,11 +355,17 @@ class _Trouble:
 
     async def on_lost(self) -> None:
         if not self._bus.nc.is_closed:
-            log.warning("bus.lost", servers=_places(self._urls), action="reconnecting")
+            log.warning("bus.lost", servers=places(self._urls), action="reconnecting")
+
+    async def on_closed(self) -> None:
+        if not self._bus.closing:
+            reason = str(self._bus.nc.last_error)
+            log.error("bus.cut_off", servers=places(self._urls), reason=reason)
+            self._bus.cut_off.set()
 
     async def on_back(self) -> None:
-        self._failures = 0
-        log.info("bus.back", servers=_places(self._urls))
+        self._failures = self._refusals = 0
+        log.info("bus.back", servers=places(self._urls))
         for wake in self._bus.on_reconnect:
             wake()
 
@@ -355,22 +385,3 @@ def _unless_ours(error: asyncio.CancelledError, reason: str) -> NoAnswer:
     if task is None or task.cancelling() > 0:
         raise error
     return NoAnswer(reason)
-
-
-def _split(url: str) -> SplitResult:
-    return urlsplit(url if "//" in url else f"nats://{url}")
-
-
-def _places(urls: Sequence[str]) -> str:
-    """Name servers without user names or passwords."""
-    parts = [_split(url) for url in urls]
-    return ", ".join(f"{part.hostname}:{part.port or 4222}" for part in parts)
-
-
-def _raise_refusal(data: bytes) -> None:
-    try:
-        error = _envelope.decode(data).error
-    except msgspec.DecodeError:
-        return
-    if error is not None:
-        raise ApiError(error.code, error.err_code, error.description)

@@ -18,6 +18,8 @@ class Debts:
         self._bus = bus
         self._revisions: dict[str, int] = {}
         self._last: dict[str, Debt] = {}
+        self._unsure: dict[str, Debt] = {}
+        """What was written last and not answered: the server may have it."""
 
     async def read(self, card: str) -> Debt | None:
         """Return what is owed to the tenants of a card. Raises: DebtError."""
@@ -37,11 +39,13 @@ class Debts:
     async def write(self, card: str, debt: Debt) -> None:
         """Keep a debt. Order: `read` first. Raises: DebtError, also if somebody else wrote it."""
         try:
+            await self._settle_doubt(card)
             revision = self._revisions.get(card, 0)
             self._revisions[card] = await state.write(self._bus, _key(card), debt, revision)
         except state.StaleRevisionError as error:
             raise DebtError("another worker has changed it") from error
         except BusError as error:
+            self._unsure.setdefault(card, debt)
             raise DebtError(str(error)) from error
         self._last[card] = debt
 
@@ -50,6 +54,16 @@ class Debts:
         last = self._last.get(card)
         if last is not None:
             await self.write(card, msgspec.structs.replace(last, owed=()))
+
+    async def _settle_doubt(self, card: str) -> None:
+        """Find out whether a write without an answer was stored: its revision is needed then."""
+        if card not in self._unsure:
+            return
+        entry = await state.read(self._bus, _key(card))
+        if entry is not None and entry.data == msgspec.json.encode(self._unsure[card]):
+            self._revisions[card] = entry.revision
+            self._last[card] = self._unsure[card]
+        del self._unsure[card]
 
 
 def _key(card: str) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 NOT_FOUND: Final = 404
 STALE_WRITER: Final = frozenset({10071, 10164})
 """Wrong last sequence: 10071 on one replica, usually 10164 on a replicated stream."""
@@ -38,3 +40,26 @@ class ApiError(BusError):
     def stale(self) -> bool:
         """Whether a compare-and-set was refused because somebody else was first."""
         return self.err_code in STALE_WRITER
+
+
+class _WireError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Envelope(msgspec.Struct):
+    error: _WireError | None = None
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope)
+
+
+def raise_refusal(data: bytes) -> None:
+    """Raise ApiError if this answer of JetStream is one."""
+    try:
+        error = _envelope.decode(data).error
+    except msgspec.DecodeError:
+        return
+    if error is not None:
+        raise ApiError(error.code, error.err_code, error.description)

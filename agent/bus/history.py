@@ -7,7 +7,7 @@ batch early by its size in bytes, and then says how many messages are left.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -29,18 +29,32 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: datetime
 
 
-async def read(bus: Bus, stream: str, wanted: str, limit: int) -> list[StoredMessage]:
-    """Return the first `limit` messages on the subjects `wanted`.
+async def read(
+    bus: Bus, stream: str, wanted: str, limit: int, first: int = 1
+) -> list[StoredMessage]:
+    """Return the first `limit` messages on the subjects `wanted` from sequence `first` on.
 
     Raises: NoResponders without such a stream, NoAnswer, ApiError.
     """
     found: list[StoredMessage] = []
-    async with contextlib.aclosing(batches(bus, stream, wanted, min(limit, BATCH))) as reading:
+    size = min(limit, BATCH)
+    async with contextlib.aclosing(batches(bus, stream, wanted, size, first)) as reading:
         async for batch in reading:
             found += batch
             if len(found) >= limit:
                 break
     return found[:limit]
+
+
+async def read_last(bus: Bus, stream: str, wanted: Sequence[str]) -> list[StoredMessage]:
+    """Return the last message on each subject that one of `wanted` fits; at most 1024 of them.
+
+    Raises: as `read`. Source: ADR-31, `multi_last`.
+    """
+    if not wanted:
+        return []
+    found, _ = await _ask(bus, stream, {"multi_last": list(wanted)})
+    return found
 
 
 async def batches(

@@ -4,27 +4,37 @@ It only asks. What is switched, and by whom, is in `agent.bus.control`.
 """
 
 import asyncio
+from collections import Counter
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 import msgspec
 import structlog
 from nats.aio.msg import Msg
 
 from agent.bus import history
-from agent.bus.connection import ApiError, Bus, BusError
+from agent.bus.connection import ApiError, Bus, BusError, NoAnswer
 from agent.bus.history import StoredMessage
 from agent.core.job import StoredRequest
 from contracts import codec, subjects
 from contracts.errors import ContractError
 from contracts.events import WorkerStatus
 from contracts.requests import Priority
+from contracts.status import Loaded, ModelWish, WorkerModels, WorkerReport
+from contracts.subjects import Identity
 
 ANSWERS_S: Final = 0.5
 """How long answers of workers are collected: nobody knows how many there are."""
 
+MODELS_S: Final = 3.0
+"""As long as a tenant that is away is waited for, and a little more."""
+TELL_S: Final = 200.0
+"""How long a load is waited for: somewhat longer than the worker itself waits."""
+
 STORED_MAX: Final = 20_000
 """As many as the stream takes."""
+
+Answer = TypeVar("Answer", WorkerStatus, WorkerReport, WorkerModels)
 
 log = structlog.get_logger()
 
@@ -112,6 +122,32 @@ def _stored(priority: Priority, message: StoredMessage) -> StoredRequest | None:
     )
 
 
+class _Filter(msgspec.Struct):
+    subjects_filter: str
+
+
+class _Subjects(msgspec.Struct):
+    subjects: dict[str, int] | None = None
+
+
+class _Counted(msgspec.Struct):
+    state: _Subjects
+
+
+async def count_by_agent(bus: Bus, agent: str = "*") -> Counter[str]:
+    """Count what lies in the lanes, in hand or not, of each agent or of one. Raises: BusError."""
+    return Counter(who.agent for who in await stored_of(bus, agent))
+
+
+async def stored_of(bus: Bus, agent: str) -> list[Identity]:
+    """Return what lies in the lanes of an agent, in hand or not. Raises: BusError."""
+    question = _Filter(subjects_filter=subjects.requests_any_lane(agent))
+    data = await bus.api(f"STREAM.INFO.{subjects.STREAM_REQUESTS}", question)
+    found = msgspec.json.decode(data, type=_Counted).state.subjects or {}
+    pairs = [subjects.raw_pair(subject) for subject in found]
+    return [who for who in pairs if who is not None]
+
+
 async def server_now(bus: Bus) -> datetime:
     """Return the time by the server's clock, which decides when a pause ends. Raises: BusError."""
     data = await bus.api(f"STREAM.INFO.{subjects.STREAM_REQUESTS}")
@@ -125,7 +161,57 @@ async def ask_workers(
 
     Returns at once where nobody listens, and with the answer where one was asked.
     """
-    found: dict[str, WorkerStatus] = {}
+    return await _collect(bus, "status", WorkerStatus, worker, wait_s)
+
+
+async def ask_reports(
+    bus: Bus, worker: str | None = None, wait_s: float = ANSWERS_S
+) -> tuple[WorkerReport, ...]:
+    """Ask all workers, or one, how they stand in full; one of an earlier build is left out."""
+    return await _collect(bus, "status", WorkerReport, worker, wait_s)
+
+
+async def ask_models(
+    bus: Bus, worker: str | None = None, wait_s: float = MODELS_S
+) -> tuple[WorkerModels, ...]:
+    """Ask all workers, or one, for their models; each asks its engines and tenants for that.
+
+    Who is there answers a short question at once; so nobody waits for workers that are not.
+    """
+    if worker is not None:
+        return await _collect(bus, "models", WorkerModels, worker, wait_s)
+    names = frozenset(one.worker for one in await ask_workers(bus))
+    return await _collect(bus, "models", WorkerModels, None, wait_s, names) if names else ()
+
+
+async def tell_worker(
+    bus: Bus, verb: Literal["load", "unload"], worker: str, wish: ModelWish, wait_s: float = TELL_S
+) -> Loaded:
+    """Let one worker load or unload a model, and wait until it is done.
+
+    Raises: ContractError with the worker's own code, NoResponders where no such worker runs,
+    NoAnswer without an answer: then it may or may not be done.
+    """
+    msg = await bus.request(subjects.rpc(verb, worker), codec.encode(wish), timeout_s=wait_s)
+    try:
+        if codec.header(msg.headers, "Nats-Service-Error-Code") is not None:
+            body = codec.decode_error(msg.data)
+            raise ContractError(body.code, body.message, body.detail)
+        return codec.decode_answer(msg.data, Loaded)
+    except msgspec.DecodeError as error:
+        raise NoAnswer(f"worker {worker} answers what cannot be read: {error}") from error
+
+
+async def _collect(
+    bus: Bus,
+    verb: str,
+    kind: type[Answer],
+    worker: str | None,
+    wait_s: float,
+    names: frozenset[str] = frozenset(),
+) -> tuple[Answer, ...]:
+    """Collect what workers answer to a verb; `names` are all that will answer, where known."""
+    found: dict[str, Answer] = {}
     enough = asyncio.Event()
 
     async def collect(msg: Msg) -> None:
@@ -133,18 +219,18 @@ async def ask_workers(
             enough.set()  # The server itself says that nobody listens.
             return
         try:
-            status = msgspec.json.decode(msg.data, type=WorkerStatus)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            answer = codec.decode_answer(msg.data, kind)
+        except msgspec.DecodeError as error:
             log.warning("overview.unreadable", reason=str(error))
             return
-        found[status.worker] = status
-        if worker is not None:
+        found[answer.worker] = answer
+        if worker is not None or (names and names <= set(found)):
             enough.set()
 
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox, collect)
     try:
-        await bus.publish(subjects.rpc("status", worker), reply=inbox)
+        await bus.publish(subjects.rpc(verb, worker), reply=inbox)
         async with asyncio.timeout(wait_s):
             await enough.wait()
     except TimeoutError:

@@ -14,6 +14,11 @@ from contracts.codec import REQUEST_SIZE_MAX_BYTES
 
 _S: Final = 1_000_000_000
 _DAY: Final = 86_400 * _S
+REPLICAS_LATER: Final = 10126
+"""A consumer may not have more replicas than its stream has yet: a stream that gets more takes some
+ten seconds for it. Source: nats-server 2.15.1, tried with three servers."""
+ENDS_ACK_WAIT_S: Final = 60
+"""How long a gateway that was killed keeps the ends it was handed from the others."""
 
 Config = dict[str, Any]
 
@@ -96,8 +101,9 @@ def streams(plan: Plan) -> tuple[Config, ...]:
         "discard": "new",
         "max_msgs_per_subject": 1,
         "max_bytes": 64 * 1024**2,
-        "allow_rollup_hdrs": True,
+        "allow_rollup_hdrs": False,  # A rollup purges, and nobody purges.
         "deny_delete": True,
+        "allow_msg_ttl": True,  # A webhook that was delivered ends by itself: nobody purges.
         **shared,
     }
     return requests, events, progress, state
@@ -121,6 +127,31 @@ def consumers(plan: Plan) -> tuple[Config, ...]:
     )
 
 
+def ends_consumer(plan: Plan) -> Config:
+    """Return the settings of the consumer that hands each end of a chain to one gateway.
+
+    From the first message on: one made anew asks the webhooks themselves what is still to be told.
+    A try lasts 15 s at most; one that failed waits unacknowledged for its next, up to a day.
+    """
+    return {
+        "durable_name": subjects.DURABLE_ENDS,
+        "filter_subjects": list(subjects.ENDS),
+        "ack_policy": "explicit",
+        "ack_wait": int(ENDS_ACK_WAIT_S * _S),
+        "max_ack_pending": -1,
+        "max_deliver": -1,
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "num_replicas": plan.replicas,
+    }
+
+
+def all_consumers(plan: Plan) -> tuple[tuple[str, Config], ...]:
+    """Return the settings of every consumer, each with its stream."""
+    of_lanes = tuple((subjects.STREAM_REQUESTS, config) for config in consumers(plan))
+    return (*of_lanes, (subjects.STREAM_EVENTS, ends_consumer(plan)))
+
+
 async def provision(bus: Bus, plan: Plan) -> Report:
     """Make the server as `plan` wants it. Raises: BusError if it cannot be asked."""
     done: list[str] = []
@@ -131,13 +162,13 @@ async def provision(bus: Bus, plan: Plan) -> Report:
         if found is not None and not _different(config, found):
             continue
         await _make(bus, f"STREAM.{verb}.{config['name']}", config, found, (done, by_hand))
-    for config in consumers(plan):
-        name = f"{subjects.STREAM_REQUESTS}.{config['durable_name']}"
+    for stream, config in all_consumers(plan):
+        name = f"{stream}.{config['durable_name']}"
         found = await _find(bus, f"CONSUMER.INFO.{name}")
         if found is not None and not _different(config, found):
             continue
         body: Config = {
-            "stream_name": subjects.STREAM_REQUESTS,
+            "stream_name": stream,
             "config": config if found is None else {**found, **config},
         }
         if found is not None:
@@ -153,10 +184,10 @@ async def differences(bus: Bus, plan: Plan) -> list[Difference]:
     wanted += [
         (
             f"consumer {c['durable_name']}",
-            f"CONSUMER.INFO.{subjects.STREAM_REQUESTS}.{c['durable_name']}",
+            f"CONSUMER.INFO.{stream}.{c['durable_name']}",
             c,
         )
-        for c in consumers(plan)
+        for stream, c in all_consumers(plan)
     ]
     for asset, verb, config in wanted:
         found = await _find(bus, verb)
@@ -198,6 +229,12 @@ async def _make(
     except ApiError as error:
         if found is None:
             raise
+        if error.err_code == REPLICAS_LATER:
+            by_hand.append(
+                f"{name}: its stream is still being copied to more servers; run `mmg provision`"
+                " again in a minute"
+            )
+            return
         keys = ", ".join(_different(body.get("config", body), found))
         by_hand.append(
             f"{name}: the server refuses to change {keys} ({error.description}). Stop the workers,"

@@ -57,12 +57,22 @@ async def read_as(bus: Bus, key: str, kind: type[T]) -> T | None:
         return None
 
 
-async def write(bus: Bus, key: str, value: msgspec.Struct, revision: int | None = None) -> int:
+async def write(
+    bus: Bus,
+    key: str,
+    value: msgspec.Struct,
+    revision: int | None = None,
+    *,
+    ttl_s: int | None = None,
+) -> int:
     """Write a key and return its new revision.
 
-    `revision`: only if the key is still at it (0: absent). Raises: StaleRevisionError, BusError.
+    `revision`: only if the key is still at it (0: absent). `ttl_s`: it then ends by itself, without
+    a marker. Raises: StaleRevisionError, BusError.
     """
     headers: dict[str, str] = {}
+    if ttl_s is not None:
+        headers["Nats-TTL"] = f"{ttl_s}s"
     if revision is not None:
         headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
     try:

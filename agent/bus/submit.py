@@ -15,11 +15,12 @@ import structlog
 from agent.bus import control
 from agent.bus.chain import read_chain
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, NoResponders, PubAck
-from agent.bus.snapshot import read_snapshot
+from agent.bus.overview import stored_of
+from agent.bus.snapshot import ask_snapshot, read_snapshot
 from agent.clock import Clock, SystemClock
 from contracts import CONTRACT_VERSION, codec, subjects
 from contracts.errors import ContractError, ErrorCode
-from contracts.events import Status
+from contracts.events import Snapshot, Status
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
 
@@ -84,13 +85,15 @@ async def submit(
     requester: str = REQUESTER_DEFAULT,
     fresh: bool = False,
     clock: Clock | None = None,
+    most: int | None = None,
 ) -> Submitted:
     """Store a checked request in its lane. What it leaves out is filled in.
 
     `fresh`: the caller has just made the id by `new_request_id`, so nothing earlier can have it.
-    The same identity with the same body joins the request that is known.
-    Raises: ContractError (invalid_request, intake_closed, id_reused, queue_full); BusError when
-    the bus is away or not set up; NoAnswer when the request may or may not be stored: with the
+    The same identity with the same body joins the request that is known. `most`: so many requests
+    may one agent have in the queue.
+    Raises: ContractError (invalid_request, intake_closed, quota, id_reused, queue_full); BusError
+    when the bus is away or not set up; NoAnswer when the request may or may not be stored: with the
     same id it can be sent again.
     """
     made = fresh or request.request_id is None
@@ -105,13 +108,22 @@ async def submit(
     assert filled.priority is not None, "just filled in"
     who = subjects.identity(filled.requester, filled.request_id)
     await _check_intake(bus)
-    ack, again = await _store(bus, filled, who, filled.priority)
+    if most is not None:
+        await _check_quota(bus, who, most)
+    ack, again = await _store(bus, filled, who, message_id=str(who))
     if ack is None or (ack.duplicate and not again):
         status = await _compare_known(bus, filled, who, full=ack is None)
-        return Submitted(who=who, priority=filled.priority, status=status, joined=True)
+        if status is not None:
+            return Submitted(who=who, priority=filled.priority, status=status, joined=True)
+        log.warning("submit.message_id_taken", request=str(who))
+        ack, again = await _store(bus, filled, who, message_id=None)
+        if ack is None:
+            raise _reused(who)
     if not made and await _is_known_earlier(bus, filled, who, ack.seq):
         status = await _compare_known(bus, filled, who, full=False)
-        return Submitted(who=who, priority=filled.priority, status=status, joined=True)
+        return Submitted(
+            who=who, priority=filled.priority, status=status or Status.QUEUED, joined=True
+        )
     return Submitted(who=who, priority=filled.priority, status=Status.QUEUED, joined=False)
 
 
@@ -121,6 +133,8 @@ async def _check_intake(bus: Bus) -> None:
     An agent that may not read the state bucket is let through: the switch is a courtesy to people
     who drain a site, not a fence.
     """
+    if not bus.may_read:
+        return
     try:
         intake = await control.read_intake(bus)
     except BusError as error:
@@ -133,14 +147,31 @@ async def _check_intake(bus: Bus) -> None:
         )
 
 
+async def _check_quota(bus: Bus, who: Identity, most: int) -> None:
+    """Refuse a request beyond the share of its agent, unless it is known already.
+
+    A courtesy that saves the agent a dead request; two at once may both pass, and then the workers
+    end what is beyond. Raises: ContractError(quota), BusError.
+    """
+    stored = await stored_of(bus, who.agent)
+    if len(stored) >= most and who not in stored:
+        raise ContractError(
+            ErrorCode.QUOTA,
+            f"{who.requester} has {len(stored)} requests in the queue, as many as one agent may"
+            " have; wait until some are done",
+        )
+
+
 async def _store(
-    bus: Bus, request: Request, who: Identity, priority: Priority
+    bus: Bus, request: Request, who: Identity, *, message_id: str | None
 ) -> tuple[PubAck | None, bool]:
     """Publish; return the server's word and whether it was asked again for it.
 
-    None is a refusal that means: known already, or no room.
+    None is a refusal that means: known already, or no room. The message id lets the server tell
+    the second ask from the first; it belongs to all agents together, and nobody owns any of it.
     """
-    subject = subjects.request(priority, who)
+    assert request.priority is not None, "filled in"
+    subject = subjects.request(request.priority, who)
     data = codec.encode(request)
     if len(data) > codec.REQUEST_SIZE_MAX_BYTES:
         raise _too_large(len(data))
@@ -148,10 +179,9 @@ async def _store(
         if not bus.connected:
             # Published now it would be stored after the reconnect, when nobody knows of it.
             raise NoAnswer(f"the message bus is away; request {who} was not sent")
-        headers = {
-            codec.CONTRACT_HEADER: str(CONTRACT_VERSION),
-            codec.MESSAGE_ID_HEADER: str(who),
-        }
+        headers = {codec.CONTRACT_HEADER: str(CONTRACT_VERSION)}
+        if message_id is not None:
+            headers[codec.MESSAGE_ID_HEADER] = message_id
         try:
             ack = await bus.store(subject, data, headers, timeout_s=_ANSWER_S)
         except NoResponders as error:
@@ -184,12 +214,15 @@ def _too_large(size: int) -> ContractError:
     )
 
 
-async def _compare_known(bus: Bus, request: Request, who: Identity, *, full: bool) -> Status:
+async def _compare_known(bus: Bus, request: Request, who: Identity, *, full: bool) -> Status | None:
     """Return the status of the known request if it asks for the same thing.
 
-    `full`: not to be known means that there is no room for it.
+    `full`: not to be known means that there is no room for it. Else it means that another agent
+    has used our message id, by chance or on purpose, or that the request was removed by hand:
+    nothing of it is left, and None says that it may be stored anew.
+    Raises: ContractError (id_reused, queue_full); BusError.
     """
-    known = await read_snapshot(bus, who)
+    known = await _known(bus, who)
     if known is not None:
         if known.request is None or not codec.same_request(known.request, request):
             raise _reused(who)
@@ -198,8 +231,12 @@ async def _compare_known(bus: Bus, request: Request, who: Identity, *, full: boo
         raise ContractError(
             ErrorCode.QUEUE_FULL, "the queue takes no more requests now; try again later"
         )
-    # The server remembers the id but the request is gone without a word: removed by hand.
-    raise _reused(who)
+    return None
+
+
+async def _known(bus: Bus, who: Identity) -> Snapshot | None:
+    """Read what is known; an agent that may not read asks whoever answers. Raises: BusError."""
+    return await (read_snapshot(bus, who) if bus.may_read else ask_snapshot(bus, who, _ANSWER_S))
 
 
 async def _is_known_earlier(bus: Bus, request: Request, who: Identity, seq: int) -> bool:
@@ -209,6 +246,8 @@ async def _is_known_earlier(bus: Bus, request: Request, who: Identity, seq: int)
     2. A chain is there that began with another stored request.
     Raises: ContractError(id_reused) if that earlier one asks for something else.
     """
+    if not bus.may_read:
+        return await _is_known_to_others(bus, who, seq)
     first = await _first_stored(bus, who)
     if first is not None and first.seq < seq:
         earlier = _request_in(first.data)
@@ -219,6 +258,21 @@ async def _is_known_earlier(bus: Bus, request: Request, who: Identity, seq: int)
     if not links:
         return False  # A replica that lags at most lacks what has just begun.
     return msgspec.json.decode(links[0].data, type=_FirstLink).request_seq != seq  # 2
+
+
+async def _is_known_to_others(bus: Bus, who: Identity, seq: int) -> bool:
+    """Ask whoever answers whether a chain began with another stored request.
+
+    Where nobody answers it counts as new: the worker finds the chain, and its first end stands.
+    """
+    try:
+        known = await ask_snapshot(bus, who, _ANSWER_S)
+    except (NoAnswer, msgspec.DecodeError) as error:
+        log.debug("submit.earlier_unknown", request=str(who), reason=str(error))
+        return False
+    if known is None or not known.chain:
+        return False
+    return msgspec.json.decode(known.chain[0], type=_FirstLink).request_seq != seq
 
 
 async def _first_stored(bus: Bus, who: Identity) -> _StoredRequest | None:

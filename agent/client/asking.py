@@ -13,6 +13,7 @@ import msgspec
 from agent.bus import connection
 from agent.bus.cancel import ask_cancel
 from agent.bus.connection import Bus, NoAnswer
+from agent.bus.login import NOBODY, Login
 from agent.bus.snapshot import ask_snapshot, read_snapshot
 from agent.bus.submit import new_request_id, submit
 from agent.client.following import ASK_TIMEOUT_S, ChainReader, Events
@@ -109,15 +110,18 @@ async def connect(
     *,
     agent: str,
     patience_s: float | None = CONNECT_PATIENCE_S,
+    login: Login = NOBODY,
 ) -> AsyncIterator["Client"]:
     """Connect to the bus as `agent`, for instance `L2.05.03`, and close at the end.
 
-    Afterwards it reconnects for ever. `patience_s` None also waits for ever at the start.
-    Raises: BusError if no server answers, ContractError if `agent` is no agent id.
+    Afterwards it reconnects for ever. `patience_s` None also waits for ever at the start. `login`
+    is the agent's key and the site's certificate authority, where the bus asks for them.
+    Raises: BusError if no server answers or the key cannot be used, ContractError if `agent` is no
+    agent id.
     """
     subjects.identity(agent, "any")
     urls = [url] if isinstance(url, str) else list(url)
-    async with await connection.connect(urls, agent, patience_s=patience_s) as bus:
+    async with await connection.connect(urls, agent, patience_s=patience_s, login=login) as bus:
         yield Client(bus, agent)
 
 
@@ -203,6 +207,8 @@ class Client:
         try:
             return await ask_snapshot(self._bus, who, ASK_TIMEOUT_S)
         except NoAnswer:
+            if not self._bus.may_read:
+                raise
             return await read_snapshot(self._bus, who)
 
     async def cancel(self, request_id: str, *, requester: str | None = None) -> Cancelled:

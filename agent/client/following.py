@@ -51,7 +51,7 @@ class ChainReader:
         return [bytes(link) for link in snapshot.chain], snapshot.progress
 
     async def _read_directly(self, who: Identity) -> list[bytes]:
-        if not self._may_read:
+        if not (self._may_read and self._bus.may_read):
             raise NoResponders("nobody answers snapshots, and reading the stream is forbidden")
         refused_before = self._bus.permission_errors
         try:

@@ -9,7 +9,14 @@ from functools import partial
 from typing import Final
 
 from agent import __version__
-from agent.commands import exits, operating, options
+from agent.commands import (
+    card_arguments,
+    exits,
+    keeping_arguments,
+    key_arguments,
+    operating,
+    options,
+)
 from contracts.requests import Priority
 
 DESCRIPTION: Final = """\
@@ -63,6 +70,9 @@ def build() -> argparse.ArgumentParser:
     _add_watch(add)
     _add_looks(add)
     operating.add_operating(add)
+    key_arguments.add_key(add)
+    card_arguments.add_card(add)
+    keeping_arguments.add_keeping(add)
     _add_texts(add)
     return parser
 
@@ -252,6 +262,14 @@ it. Reads only; at most 50 requests are listed, the numbers count all.
 Exit code 0: healthy, perhaps with warnings. 1: something fails. Changes nothing; the bus is the
 one in MMG_NATS_URL, else the one of `mmg up` on this machine.
 """,
+    )
+    doctor.add_argument(
+        "--generate",
+        action="store_true",
+        help="also draw one small picture with each engine that costs nothing, and say where it is",
+    )
+    doctor.add_argument(
+        "--paid", action="store_true", help="with --generate: with clouds too, within the budgets"
     )
     options.add_json(doctor, "one JSON object: healthy, findings")
     config = add(

@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from agent.bus.connection import Bus, BusError, NoAnswer
-from agent.bus.provision import Difference, Plan, consumers, differences, streams
+from agent.bus.provision import Difference, Plan, all_consumers, differences, streams
 from agent.bus.snapshot import ask_snapshot
-from agent.commands import session, switch_checks
+from agent.commands import engine_checks, session, site_checks, switch_checks
 from agent.commands.findings import Finding, State
 from agent.config import Config
 from contracts import subjects
@@ -39,12 +39,14 @@ async def examine(config: Config) -> list[Finding]:
     try:
         async with session.plain_bus(config) as bus:
             found = [Finding.ok("bus", f"connected to {places}"), _version(bus)]
+            found += site_checks.of_connection(config, bus)
             found.append(await _sync(config, bus))
             plan = Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
             assets = await _assets(bus, plan)
             as_designed = all(finding.state != State.FAIL for finding in assets)
             switches = await switch_checks.examine(bus, as_designed=as_designed)
-            return [*found, *assets, await _workers(bus), *switches]
+            found += [*assets, await _workers(bus), *switches]
+            return found + (await engine_checks.money(bus, config) if as_designed else [])
     except BusError as error:
         return [_unreachable(config, error)]
 
@@ -146,7 +148,7 @@ async def _assets(bus: Bus, plan: Plan) -> list[Finding]:
     except BusError as error:
         return [Finding.fail(what, str(error), "give this user the right to ask for them")]
     missing = [difference.asset for difference in found if difference.found is None]
-    if len(missing) == len(streams(plan)) + len(consumers(plan)):
+    if len(missing) == len(streams(plan)) + len(all_consumers(plan)):
         names = ", ".join(missing)
         return [Finding.fail(what, f"missing: {names}", "`mmg provision` makes them")]
     return [_of(difference) for difference in found] or [Finding.ok(what, "as designed")]

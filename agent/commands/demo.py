@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from agent import app, client
+from agent.building import build_login
 from agent.bus import connection
 from agent.bus.connection import BusError, NoAnswer
 from agent.bus.snapshot import ask_snapshot
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.prompt = arguments.prompt or PROMPT
     request = request_from(arguments)
     config = session.read_config()
-    pursuit = Pursuit(request)
+    pursuit = Pursuit(request, config.http)
     session.log_from("critical", config)
 
     async def work(view: screen.Screen) -> int:
@@ -50,7 +51,9 @@ async def _is_up(config: Config) -> bool:
         return False
     nobody = subjects.identity("user", "mmg-is-somebody-there")
     try:
-        async with await connection.connect([url], "mmg", patience_s=session.PATIENCE_S) as bus:
+        async with await connection.connect(
+            [url], "mmg", patience_s=session.PATIENCE_S, login=build_login(config)
+        ) as bus:
             await ask_snapshot(bus, nobody, ANSWER_S)
     except NoAnswer:
         return False
@@ -73,7 +76,8 @@ async def _with_own_machine(config: Config, pursuit: Pursuit, view: screen.Scree
     async with app.machine(free) as machine, asyncio.TaskGroup() as group:
         group.create_task(machine.dispatch.run(), name="worker")
         try:
-            async with client.connect(machine.nats_url, agent="user") as one:
+            login = build_login(config)
+            async with client.connect(machine.nats_url, agent="user", login=login) as one:
                 code = await pursuit.carry(one, view)
         except (BusError, ContractError) as error:
             failure = error  # Raised here, it would leave the groups inside of a group.

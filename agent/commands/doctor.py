@@ -1,6 +1,6 @@
 """`mmg doctor`: is everything there, and as it should be? What is not comes with a way out.
 
-It looks and changes nothing, neither on the disk nor on the bus.
+It looks and changes nothing, neither on the disk nor on the bus; with `--generate` it draws.
 """
 
 import argparse
@@ -10,7 +10,15 @@ from typing import Final
 
 import msgspec
 
-from agent.commands import bus_checks, exits, machine_checks, session
+from agent.commands import (
+    bus_checks,
+    engine_checks,
+    exits,
+    machine_checks,
+    session,
+    site_checks,
+    trial,
+)
 from agent.commands.findings import Finding, State
 from agent.config import ConfigError
 
@@ -19,13 +27,22 @@ MARKS: Final = {State.OK: "ok  ", State.WARN: "warn", State.FAIL: "FAIL"}
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine everything; exit code 0 unless something fails."""
-    findings = asyncio.run(examine())
+    findings = asyncio.run(_examine(arguments))
     healthy = all(finding.state != State.FAIL for finding in findings)
     if arguments.json:
         print(msgspec.json.encode({"healthy": healthy, "findings": findings}).decode())
     else:
         _print(findings, healthy=healthy)
     return exits.OK if healthy else exits.FAILED
+
+
+async def _examine(arguments: argparse.Namespace) -> list[Finding]:
+    """Examine everything, and draw with each engine if that was asked for."""
+    found = await examine()
+    usable = not any(one.what == "settings" and one.state == State.FAIL for one in found)
+    if arguments.generate and usable:
+        found += await trial.examine(session.read_config(), paid=arguments.paid)
+    return found
 
 
 async def examine() -> list[Finding]:
@@ -40,7 +57,8 @@ async def examine() -> list[Finding]:
     found = await asyncio.to_thread(machine_checks.programs, config)
     found += await asyncio.to_thread(machine_checks.settings, config)
     found += await asyncio.to_thread(machine_checks.storage, config)
-    found += await machine_checks.engines(config)
+    found += await asyncio.to_thread(site_checks.examine, config)
+    found += await engine_checks.examine(config)
     return found + await bus_checks.examine(config)
 
 

@@ -4,11 +4,15 @@ import errno
 import sys
 from typing import Final
 
+from agent.assets import RemoteError
 from agent.bus.connection import BusError, NoAnswer, NoResponders
 from agent.commands import exits
 from agent.config import ConfigError
 from agent.embedded import EmbeddedError
+from agent.gateway.keys import KeyFileError
 from agent.ledger.database import LedgerError
+from agent.site.layout import SiteError
+from agent.site.roster import RosterError
 from agent.styles import StyleError
 from contracts.errors import ContractError, ErrorCode
 
@@ -17,7 +21,11 @@ EXPECTED: Final[tuple[type[Exception], ...]] = (
     ConfigError,
     ContractError,
     EmbeddedError,
+    KeyFileError,
     LedgerError,
+    RemoteError,
+    RosterError,
+    SiteError,
     StyleError,
     OSError,
 )
@@ -71,6 +79,9 @@ def explain(error: Exception) -> int:
         case LedgerError():
             complain(str(error), "A gateway makes and mends it: `mmg gateway` or `mmg up`.")
             return exits.FAILED
+        case KeyFileError():
+            complain(str(error))
+            return exits.USAGE
         case OSError(errno=errno.EADDRINUSE):
             complain(str(error), "MMG_HTTP_PORT names another port; 0 takes a free one.")
             return exits.FAILED

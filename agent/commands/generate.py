@@ -15,6 +15,7 @@ from agent.bus.submit import new_request_id
 from agent.client import Client, GenerationFailed, check_same
 from agent.commands import exits, pictures, screen, session
 from agent.commands.faults import complain
+from agent.config import Http
 from contracts import codec
 from contracts.events import Cancelled, Completed, Expired, Failed
 from contracts.requests import Request
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask for the pictures that the arguments describe."""
     request = request_from(arguments)
     config = session.read_config()
-    pursuit = Pursuit(request, arguments.timeout)
+    pursuit = Pursuit(request, config.http, arguments.timeout)
 
     async def work(view: screen.Screen) -> int:
         async with session.connected(config, arguments.requester) as client:
@@ -76,8 +77,9 @@ async def _leave_it(client: Client, request: Request, *, as_json: bool) -> int:
 class Pursuit:
     """One request of the command line, from the first byte to the exit code."""
 
-    def __init__(self, request: Request, timeout_s: float | None = None) -> None:
+    def __init__(self, request: Request, http: Http, timeout_s: float | None = None) -> None:
         """Remember what to ask for; `timeout_s` None waits for ever."""
+        self._http = http
         assert request.request_id is not None, "it has its id"
         self._request = request
         self._id = request.request_id
@@ -120,7 +122,7 @@ class Pursuit:
         except GenerationFailed as error:
             _explain_failure(error, view)
             return exits.FAILED
-        return await deliver(done, view)
+        return await deliver(done, view, self._http)
 
     async def _ask(self, client: Client, view: screen.Screen) -> Completed:
         """Follow the request to its end. Raises: GenerationFailed, ContractError, BusError."""
@@ -143,10 +145,10 @@ class Pursuit:
         raise GenerationFailed.unreadable()
 
 
-async def deliver(done: Completed, view: screen.Screen) -> int:
+async def deliver(done: Completed, view: screen.Screen, http: Http) -> int:
     """Make sure that the pictures are on this disk and say where."""
     try:
-        paths = await pictures.on_this_disk(done, view.note)
+        paths = await pictures.on_this_disk(done, view.note, http)
     except pictures.NotHereError as error:
         view.note(str(error))
         return exits.FAILED

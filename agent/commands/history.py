@@ -78,8 +78,10 @@ async def _ask(config: Config, query: dict[str, object]) -> bytes:
     """Return a page's own bytes. Raises: ContractError as the gateway says, ClientError."""
     url = f"{config.http.public_url.rstrip('/')}{ROUTE}?{urlencode(query)}"
     limit = aiohttp.ClientTimeout(total=ANSWER_S)
+    key = config.http.key
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with (
-        aiohttp.ClientSession(timeout=limit) as http,
+        aiohttp.ClientSession(timeout=limit, headers=headers) as http,
         http.get(url, allow_redirects=False) as response,
     ):
         body = await response.read()

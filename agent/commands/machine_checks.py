@@ -1,4 +1,4 @@
-"""Checks of this machine: programs, settings, folders, engines. They leave nothing behind."""
+"""Checks of this machine: programs, settings, folders. They leave nothing behind."""
 
 import platform
 import shutil
@@ -10,13 +10,9 @@ from typing import Final
 
 from agent import __version__
 from agent.assets import room
-from agent.building import build_engines
-from agent.clock import SystemClock
 from agent.commands.findings import Finding
 from agent.config import Config
-from agent.core.faults import Fault
 from agent.embedded import EmbeddedError, find_binary
-from agent.engines.protocol import Brand, Engine, EngineJob
 from agent.styles import StyleError, load_styles
 
 PACKAGES: Final = (
@@ -30,7 +26,6 @@ PACKAGES: Final = (
     "structlog",
 )
 GIB: Final = 1024**3
-TRIAL_SIDE: Final = 256
 
 
 def programs(config: Config | None) -> list[Finding]:
@@ -107,54 +102,3 @@ def _disk(there: Path) -> Finding:
             return Finding.warn("disk", seen, "make room, or set MMG_ASSETS_DIR to another disk")
         case "full":
             return Finding.fail("disk", seen, "make room: no picture can be stored")
-
-
-ENGINE_PAGE: Final = "see docs/comfyui.md"
-
-
-async def engines(config: Config) -> list[Finding]:
-    """Ask each engine how it is; the sketch engine draws, so that its fonts are tried too."""
-    found: list[Finding] = []
-    for name, engine in (await build_engines(config, SystemClock(), "doctor")).items():
-        try:
-            found.append(await _engine(name, engine))
-            warnings = (await engine.health()).warnings
-        finally:
-            await engine.close()
-        found += [Finding.warn(f"engine {name}", what, ENGINE_PAGE) for what in warnings]
-    if not found:
-        found.append(
-            Finding.fail("engines", "none is configured", "MMG_SKETCH=fallback is the simplest")
-        )
-    return found
-
-
-async def _engine(name: str, engine: Engine) -> Finding:
-    what = f"engine {name}"
-    health = await engine.health()
-    if health.state != "up":
-        way_out = "start it, or take it out of MMG_ENGINES"
-        return Finding.warn(what, f"{health.state}: {health.detail}", way_out)
-    if name != "sketch":
-        return Finding.ok(what, f"up: {health.detail}")
-    try:
-        await engine.generate(_TRIAL, lambda _: None)
-    except (Fault, OSError) as error:
-        return Finding.fail(what, f"cannot draw: {error}", "install mmg anew: fonts may be missing")
-    return Finding.ok(what, f"up: {health.detail}; drew a trial picture")
-
-
-_TRIAL: Final = EngineJob(
-    agent="user",
-    request_id="mmg-doctor",
-    attempt=1,
-    prompt="trial",
-    negative_prompt=None,
-    style=None,
-    brand=Brand(palette=("#ffffff", "#111111")),
-    quality="draft",
-    width=TRIAL_SIDE,
-    height=TRIAL_SIDE,
-    count=1,
-    seed=1,
-)

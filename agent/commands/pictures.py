@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
+from agent.config import Http
 from contracts.events import Completed, Output
 
 FETCH_TIMEOUT_S: Final = 60.0
@@ -23,8 +24,12 @@ class NotHereError(Exception):
     """A picture is not on this disk and could not be brought here."""
 
 
-async def on_this_disk(done: Completed, tell: Callable[[str], None]) -> list[Path]:
+async def on_this_disk(
+    done: Completed, tell: Callable[[str], None], http: Http | None = None
+) -> list[Path]:
     """Return where each picture is; one that another machine keeps is saved in the current folder.
+
+    `http` has the key that the gateway there may want; nobody else is shown it.
 
     Raises: NotHereError naming the picture and the reason.
     """
@@ -35,7 +40,8 @@ async def on_this_disk(done: Completed, tell: Callable[[str], None]) -> list[Pat
         if await asyncio.to_thread(_is_here, output):
             paths.append(Path(output.file_path))
             continue
-        path = await _fetch(output, f"{done.request_id}-{len(paths) + 1}.{output.format}")
+        name = f"{done.request_id}-{len(paths) + 1}.{output.format}"
+        path = await _fetch(output, name, _headers(output.url, http))
         tell(f"the picture lies on another machine; fetched {output.url}")
         paths.append(path)
     return paths
@@ -50,12 +56,19 @@ def _is_here(output: Output) -> bool:
         return False
 
 
-async def _fetch(output: Output, otherwise: str) -> Path:
+def _headers(url: str, http: Http | None) -> dict[str, str]:
+    """Return the key for our own gateway, and nothing for any other address."""
+    if http is None or http.key is None or not url.startswith(f"{http.public_url}/"):
+        return {}
+    return {"Authorization": f"Bearer {http.key}"}
+
+
+async def _fetch(output: Output, otherwise: str, headers: dict[str, str]) -> Path:
     """Save the picture behind the url. Raises: NotHereError."""
     name = unquote(urlsplit(output.url).path.rpartition("/")[2])
     target = Path.cwd() / (name if _SAFE_NAME.fullmatch(name) else otherwise)
     try:
-        data = await _download(output)
+        data = await _download(output, headers)
         await asyncio.to_thread(_save, target, data)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         reason = str(error) or type(error).__name__
@@ -66,10 +79,13 @@ async def _fetch(output: Output, otherwise: str) -> Path:
     return target
 
 
-async def _download(output: Output) -> bytes:
+async def _download(output: Output, headers: dict[str, str]) -> bytes:
     """Read the picture and compare it. Raises: ValueError if it is another one."""
     timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(output.url) as answer:
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(output.url, headers=headers, allow_redirects=not headers) as answer,
+    ):
         answer.raise_for_status()
         data = bytearray()
         async for chunk in answer.content.iter_chunked(1 << 16):

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _provision(config: Config) -> Report:
-    async with session.plain_bus(config) as bus:
+    async with session.plain_bus(config, role="provision") as bus:
         return await provision(bus, plan_of(config))
 
 

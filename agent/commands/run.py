@@ -10,6 +10,7 @@ import sys
 from agent import app, logs
 from agent.commands import exits, session
 from agent.commands.faults import complain
+from agent.config.hidden import hidden
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -17,6 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = session.read_config()
     role: str = arguments.command
     terminal = sys.stderr.isatty()
+    logs.hide(hidden(config))
     logs.configure(
         config.logs.format_for(terminal=terminal), config.logs.level, config.logs.dir, role
     )
@@ -40,6 +42,7 @@ def _tell(machine: app.Machine) -> None:
         f"mmg is up: stop with Ctrl-C\n"
         f"  bus       {machine.nats_url}\n"
         f"  gateway   {machine.http_url}\n"
+        f"  dashboard {machine.http_url}/multimodal\n"
         f"  pictures  {machine.assets_dir}\n"
         f"  engines   {', '.join(machine.engines) or 'none'}\n"
         f'  try       mmg generate "a lighthouse at dusk"',

@@ -14,10 +14,13 @@ from typing import Final
 import msgspec
 
 from agent import client, logs
+from agent.building import build_login
 from agent.bus import connection
 from agent.bus.connection import Bus
+from agent.bus.login import CLIENT
 from agent.client import Client
 from agent.config import Config, load
+from agent.config.hidden import hidden
 
 PATIENCE_S: Final = 2.0
 """A person waits for the answer: long enough for a server that is just starting."""
@@ -57,6 +60,7 @@ def urls(config: Config) -> tuple[str, ...]:
 
 def log_from(level: str, config: Config) -> None:
     """Let log lines of this level and above show on stderr, none in files."""
+    logs.hide(hidden(config))
     logs.configure(
         config.logs.format_for(terminal=sys.stderr.isatty()), level, None, role="command"
     )
@@ -69,14 +73,17 @@ async def connected(config: Config, agent: str) -> AsyncIterator[Client]:
     Raises: BusError, ContractError.
     """
     log_from("critical", config)
-    async with client.connect(urls(config), agent=agent, patience_s=PATIENCE_S) as one:
+    login = build_login(config)
+    async with client.connect(urls(config), agent=agent, patience_s=PATIENCE_S, login=login) as one:
         log_from("warning", config)
         yield one
 
 
 @asynccontextmanager
-async def plain_bus(config: Config) -> AsyncIterator[Bus]:
+async def plain_bus(config: Config, role: str = CLIENT) -> AsyncIterator[Bus]:
     """Connect without a name of an agent, to look at the bus itself. Raises: BusError."""
     log_from("critical", config)
-    async with await connection.connect(urls(config), "mmg", patience_s=PATIENCE_S) as bus:
+    async with await connection.connect(
+        urls(config), "mmg", role=role, patience_s=PATIENCE_S, login=build_login(config)
+    ) as bus:
         yield bus

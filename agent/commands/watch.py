@@ -9,7 +9,7 @@ import asyncio
 from agent.client import Client
 from agent.commands import exits, screen, session
 from agent.commands.generate import deliver
-from agent.config import Config
+from agent.config import Config, Http
 from contracts.errors import ContractError, ErrorCode
 from contracts.events import Cancelled, Completed, Expired, Failed
 
@@ -24,13 +24,15 @@ async def _run(arguments: argparse.Namespace, config: Config) -> int:
         async with session.connected(config, arguments.requester) as client:
             try:
                 async with asyncio.timeout(arguments.timeout):
-                    return await _watch(client, arguments, view)
+                    return await _watch(client, arguments, view, config.http)
             except TimeoutError:
                 view.note(f"not done within {arguments.timeout:g} s; the request goes on")
                 return exits.TIMEOUT
 
 
-async def _watch(client: Client, arguments: argparse.Namespace, view: screen.Screen) -> int:
+async def _watch(
+    client: Client, arguments: argparse.Namespace, view: screen.Screen, http: Http
+) -> int:
     """Show the events. Raises: ContractError(not_found), BusError."""
     async with client.follow(arguments.id, after=arguments.after) as events:
         snapshot = await client.snapshot(arguments.id)
@@ -45,7 +47,7 @@ async def _watch(client: Client, arguments: argparse.Namespace, view: screen.Scr
         async for event in events:
             view.show(event)
             if isinstance(event, Completed):
-                return await deliver(event, view)
+                return await deliver(event, view, http)
             if isinstance(event, Failed | Expired | Cancelled):
                 return exits.FAILED
     view.note("it has ended; nothing comes after that place")

@@ -7,7 +7,10 @@ with each key's name in the environment and in `.env`:
 
     [bus]      url MMG_NATS_URL · port MMG_NATS_PORT · ack_wait_s MMG_ACK_WAIT_S
                replicas MMG_REPLICAS
+               agent_queued_max MMG_AGENT_QUEUED_MAX
     [http]     host MMG_HTTP_HOST · port MMG_HTTP_PORT · public_url MMG_PUBLIC_URL
+               keys_file MMG_KEYS_FILE · key MMG_KEY · trusted_proxies MMG_TRUSTED_PROXIES
+               cors_origins MMG_CORS_ORIGINS · rate_limits MMG_RATE_LIMITS
     [worker]   name MMG_WORKER_NAME · http_port MMG_WORKER_HTTP_PORT · engines MMG_ENGINES
                sketch MMG_SKETCH · slots MMG_SLOTS · drain_s MMG_DRAIN_S
                lookahead MMG_LOOKAHEAD · run_timeout_s MMG_RUN_TIMEOUT_S
@@ -25,8 +28,12 @@ with each key's name in the environment and in `.env`:
                stability_high_model MMG_STABILITY_HIGH_MODEL
                openai_key OPENAI_API_KEY · openai_url MMG_OPENAI_URL
                openai_model MMG_OPENAI_MODEL
+    [webhook]  secret MMG_WEBHOOK_SECRET · allow MMG_WEBHOOK_ALLOW
+               alert_url MMG_ALERT_WEBHOOK_URL
+    [site]     dir MMG_SITE_DIR · nkey MMG_NATS_NKEY · creds MMG_NATS_CREDS · ca MMG_NATS_CA
     [storage]  data_dir MMG_DATA_DIR · assets_dir MMG_ASSETS_DIR
-               workflows_dir MMG_WORKFLOWS_DIR
+               assets_url MMG_ASSETS_URL · retention_days MMG_RETENTION_DAYS
+               jpeg MMG_JPEG · workflows_dir MMG_WORKFLOWS_DIR
     [logs]     dir MMG_LOG_DIR · format MMG_LOG_FORMAT · level MMG_LOG_LEVEL
 
 A setting that may hold a secret can also lie in a file: `<NAME>_FILE`, or `<key>_file` in
@@ -44,7 +51,9 @@ from agent.config.sections import (
     Http,
     Logs,
     Ollama,
+    Site,
     Storage,
+    Webhook,
     Worker,
 )
 from agent.config.values import ConfigError
@@ -60,7 +69,9 @@ __all__ = [
     "Logs",
     "Ollama",
     "Setting",
+    "Site",
     "Storage",
+    "Webhook",
     "Worker",
     "describe",
     "example_toml",

@@ -22,7 +22,9 @@ from agent.config.sections import (
     Http,
     Logs,
     Ollama,
+    Site,
     Storage,
+    Webhook,
     Worker,
     http_url,
 )
@@ -32,6 +34,7 @@ from agent.config.values import HIDDEN, ConfigError, Parser, folder, mask, mask_
 
 DEFAULT: Final = "default"
 ACK_WAIT_REPLICATED_MIN_S: Final = 15
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - to be told apart
 BUILT_IN_WORKFLOWS: Final = Path(__file__).resolve().parents[2] / "workflows"
 
 Values = dict[str, dict[str, Any]]
@@ -101,6 +104,16 @@ def _contradictions(values: Values, texts: Mapping[str, Text]) -> list[str]:
     named = (cloud["mode"], cloud["enable_fallback"])
     if None not in named and (named[0] == "off") is named[1]:
         faults.append(("ENABLE_CLOUD_FALLBACK", f"contradicts MMG_CLOUD, which is {named[0]}"))
+    hooks = values["webhook"]
+    if hooks["alert_url"] is not None and hooks["secret"] is None:
+        faults.append(("MMG_ALERT_WEBHOOK_URL", "nothing is sent unsigned: set MMG_WEBHOOK_SECRET"))
+    http = values["http"]
+    if http["host"] in EVERYWHERE and http["public_url"] is None:
+        reason = "is no address that anybody could ask for: set MMG_PUBLIC_URL to the one they use"
+        faults.append(("MMG_HTTP_HOST", reason))
+    site = values["site"]
+    if site["nkey"] is not None and site["creds"] is not None:
+        faults.append(("MMG_NATS_CREDS", "contradicts MMG_NATS_NKEY: there is one key at a time"))
     rows = {row.name: row for row in ROWS}
     return [_fault(rows[name], texts[name], reason) for name, reason in faults]
 
@@ -118,6 +131,8 @@ def _config(values: Values, found: Found) -> Config:
         ollama=Ollama(**values["ollama"]),
         card=Card(**values["card"]),
         cloud=Cloud(**cloud),
+        webhook=Webhook(**values["webhook"]),
+        site=Site(**values["site"]),
         storage=Storage(**storage),
         logs=Logs(**values["logs"]),
         warnings=tuple(found.warnings),

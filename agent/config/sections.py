@@ -22,6 +22,7 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     ack_wait_s: float
     replicas: int
+    agent_queued_max: int | None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -35,22 +36,33 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True):
         url = None if self.url is None else mask(self.url)
         return (
             f"Bus(url={url!r}, port={self.port}, ack_wait_s={self.ack_wait_s},"
-            f" replicas={self.replicas})"
+            f" replicas={self.replicas}, agent_queued_max={self.agent_queued_max})"
         )
 
 
 class Http(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the gateway listens. `port` 0 is any free port."""
+    """Where the gateway listens and who may ask. `port` 0 is any free port; None: not set."""
 
     host: str
     port: int
     public_url: str
+    keys_file: Path | None
+    key: str | None
+    trusted_proxies: tuple[str, ...] | None
+    cors_origins: tuple[str, ...] | None
+    rate_limits: bool
 
     def bound(self, port: int) -> "Http":
         """Return this section with the port that was really bound, in the public address too."""
         derived = self.public_url == http_url(self.host, self.port)
         public_url = http_url(self.host, port) if derived else self.public_url
-        return Http(host=self.host, port=port, public_url=public_url)
+        return msgspec.structs.replace(self, port=port, public_url=public_url)
+
+    def __repr__(self) -> str:
+        """Hide the key."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        fields["key"] = HIDDEN if self.key else None
+        return f"Http({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,11 +144,42 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
         return f"Cloud({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """What signs webhooks, where they may go besides, and who is told alerts. None: not set."""
+
+    secret: tuple[str, ...] | None
+    allow: tuple[str, ...] | None
+    alert_url: str | None
+
+    def __repr__(self) -> str:
+        """Hide the secrets."""
+        secret = HIDDEN if self.secret else None
+        alert_url = HIDDEN if self.alert_url else None
+        return f"Webhook({secret=!r}, allow={self.allow!r}, {alert_url=!r})"
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """How this process proves on the bus who it is. None: not set; all of it: nobody asks."""
+
+    dir: Path | None
+    nkey: str | None
+    creds: Path | None
+    ca: Path | None
+
+    def __repr__(self) -> str:
+        """Hide the key."""
+        nkey = HIDDEN if self.nkey else None
+        return f"Site(dir={self.dir!r}, nkey={nkey!r}, creds={self.creds!r}, ca={self.ca!r})"
+
+
 class Storage(msgspec.Struct, frozen=True, kw_only=True):
-    """Folders, all absolute; they need not exist."""
+    """Folders, all absolute, which need not exist; and what is kept in that of the assets."""
 
     data_dir: Path
     assets_dir: Path
+    assets_url: str | None
+    retention_days: int
+    jpeg: bool
     workflows_dir: Path
 
 
@@ -162,6 +205,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ollama: Ollama
     card: Card
     cloud: Cloud
+    webhook: Webhook
+    site: Site
     storage: Storage
     logs: Logs
     warnings: tuple[str, ...]

@@ -6,9 +6,12 @@ To add a setting: a row here and a field of the same name in `agent.config.secti
 from typing import Final
 
 from agent.config import values
+from agent.config.access import ACCESS
 from agent.config.card import CARD
 from agent.config.clouds import CLOUD, PROVIDERS
+from agent.config.logins import SITE
 from agent.config.row import Row
+from agent.config.webhooks import WEBHOOK
 
 KNOWN_ENGINES: Final = ("comfyui", *PROVIDERS, "sketch")
 CONFIG_NAME: Final = "MMG_CONFIG"
@@ -54,6 +57,16 @@ _BUS: Final = (
         allowed="1, 3, 5",
         help="copies of each stream: 1 for a single nats-server, 3 or 5 in a cluster",
     ),
+    Row(
+        name="MMG_AGENT_QUEUED_MAX",
+        section="bus",
+        key="agent_queued_max",
+        default=None,
+        unset="an agent may fill the queue",
+        parse=values.whole(1, 20000),
+        allowed="1 to 20000",
+        help="requests that one agent may have in the queue; more are refused with quota",
+    ),
 )
 
 _HTTP: Final = (
@@ -62,9 +75,9 @@ _HTTP: Final = (
         section="http",
         key="host",
         default="127.0.0.1",
-        parse=values.loopback,
-        allowed="127.0.0.1, ::1, localhost",
-        help="address on which gateway and worker listen",
+        parse=values.listening,
+        allowed="an address of this machine, or localhost; 0.0.0.0 and :: are all of them",
+        help="address on which the gateway listens; elsewhere than on this machine it wants keys",
     ),
     Row(
         name="MMG_HTTP_PORT",
@@ -85,6 +98,7 @@ _HTTP: Final = (
         allowed="http://host or https://host, perhaps with port and path",
         help="where others reach the gateway; the addresses of assets start with it",
     ),
+    *ACCESS,
 )
 
 _WORKER: Final = (
@@ -250,6 +264,35 @@ _STORAGE: Final = (
         help="where the images are put",
     ),
     Row(
+        name="MMG_ASSETS_URL",
+        section="storage",
+        key="assets_url",
+        default=None,
+        unset="the images are in the folder only",
+        parse=values.objects_url,
+        allowed="s3://bucket or az://container, perhaps with a prefix",
+        help="where the images are kept as well, so that gateways on other machines serve them;"
+        " its keys come from the environment: AWS_..., AZURE_...",
+    ),
+    Row(
+        name="MMG_RETENTION_DAYS",
+        section="storage",
+        key="retention_days",
+        default="30",
+        parse=values.whole(1, 36500),
+        allowed="1 to 36500",
+        help="days after which the images of a request are deleted, unless it is pinned",
+    ),
+    Row(
+        name="MMG_JPEG",
+        section="storage",
+        key="jpeg",
+        default="no",
+        parse=values.boolean,
+        allowed="yes, no, true, false, on, off, 1, 0",
+        help="whether each image gets a JPEG copy at once; one that is asked for is made anyway",
+    ),
+    Row(
         name="MMG_WORKFLOWS_DIR",
         section="storage",
         key="workflows_dir",
@@ -300,6 +343,8 @@ ROWS: Final[tuple[Row, ...]] = (
     *_OLLAMA,
     *CARD,
     *CLOUD,
+    *WEBHOOK,
+    *SITE,
     *_STORAGE,
     *_LOGS,
 )

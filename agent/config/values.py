@@ -6,11 +6,14 @@ A parser raises ValueError with what is wrong; the caller says which setting it 
 import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from agent.core import webhook, webhook_url
+
+WEBHOOK_SECRETS_MAX: Final = 2
 HIDDEN: Final = "[hidden]"
 SLOT_KINDS: Final = ("gpu", "cpu", "cloud")
 SLOTS_MAX: Final = 64
@@ -21,7 +24,9 @@ BOOLEANS: Final[Mapping[str, bool]] = {
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NKEY: Final = re.compile(r"SU[A-Z2-7]{56}")
 _SECRET: Final = re.compile(r"[!-~]{8,512}")
+_OBJECTS: Final = re.compile(r"(s3|az)://[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[A-Za-z0-9._-]+){0,8}/?")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TENANT_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _CARD: Final = re.compile(r"auto|comfyui|[0-9]{1,3}|(GPU|MIG)-[A-Za-z0-9-]{1,80}")
@@ -80,6 +85,35 @@ def secret(text: str) -> str:
     if not _SECRET.fullmatch(text):
         raise ValueError("no key looks like this")
     return text
+
+
+def nkey(text: str) -> str:
+    """Parse the seed of a user on the bus; whether its checksum fits is seen at the login."""
+    if not _NKEY.fullmatch(text):
+        raise ValueError("no seed looks like this")
+    return text
+
+
+def webhook_secrets(text: str) -> tuple[str, ...]:
+    """Parse one secret that signs webhooks, or two."""
+    secrets = tuple(word.strip() for word in text.split(","))
+    if len(secrets) > WEBHOOK_SECRETS_MAX:
+        raise ValueError(f"more than {WEBHOOK_SECRETS_MAX} secrets")
+    for one in secrets:
+        webhook.read_secret(one)
+    return secrets
+
+
+def webhook_hosts(text: str) -> tuple[str, ...]:
+    """Parse a comma list of host:port."""
+    return tuple(dict.fromkeys(webhook_url.read_allowed(one.strip()) for one in text.split(",")))
+
+
+def objects_url(text: str) -> str:
+    """Parse the address of a bucket or container."""
+    if not _OBJECTS.fullmatch(text):
+        raise ValueError("not s3://bucket/prefix or az://container/prefix")
+    return text.rstrip("/")
 
 
 def model(text: str) -> str:
@@ -225,6 +259,38 @@ def loopback(text: str) -> str:
     if not address.is_loopback:
         raise ValueError("reachable from outside, and this version has no keys to guard it with")
     return str(address)
+
+
+def listening(text: str) -> str:
+    """Parse an address to listen on."""
+    if text.casefold() == "localhost":
+        return "localhost"
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise ValueError("not an address") from error
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Parse a comma list of addresses and networks."""
+    found: list[str] = []
+    for word in (part.strip() for part in text.split(",")):
+        try:
+            found.append(str(ip_network(word)))
+        except ValueError as error:
+            raise ValueError(f"{word!r} is no address and no network") from error
+    return tuple(dict.fromkeys(found))
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Parse a comma list of sites: scheme, host and port, as browsers say it."""
+    found: list[str] = []
+    for word in (part.strip() for part in text.split(",")):
+        parts = urlsplit(web_url(word))
+        if parts.path:
+            raise ValueError(f"{word!r} has a path; a site has none")
+        found.append(f"{parts.scheme}://{parts.netloc}".lower())
+    return tuple(dict.fromkeys(found))
 
 
 def nats_urls(text: str) -> str:

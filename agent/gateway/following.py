@@ -4,8 +4,9 @@ It sends what `send` takes and returns how the story ended. Must not know WebSoc
 """
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -25,21 +26,45 @@ SAFETY_LOOK_S: Final = 30.0
 """A live message may be lost without a gap behind it, for instance the last one: so the chain is
 read now and then even when nothing is heard."""
 
+PLACE_EVERY_S: Final = 1.0
+HANDED_BACK: Final = ("released", "preempted")
+
 log = structlog.get_logger()
 
 Send = Callable[[bytes], Awaitable[None]]
 
 
+class Places(Protocol):
+    """Who knows where requests wait."""
+
+    def place(self, who: Identity) -> int | None:
+        """Return the place of a request, None where it does not wait. Asked often: it is quick."""
+
+    def frame(self, who: Identity, place: int) -> bytes:
+        """Return what tells a follower its place."""
+
+
+class Sending(NamedTuple):
+    """How a follower reaches its client. `binary` None: it wants no previews."""
+
+    text: Send
+    binary: Send | None = None
+    places: Places | None = None
+
+
 class Follower:
     """Reads history, takes live links, and knows what is the next one."""
 
-    def __init__(self, bus: Bus, who: Identity, feed: Feed, after: int, send: Send) -> None:
+    def __init__(self, bus: Bus, who: Identity, feed: Feed, after: int, sending: "Sending") -> None:
         """Skip what the client has: links up to `after`."""
         self._bus = bus
         self._who = who
         self._feed = feed
         self._after = after
-        self._send = send
+        self._send = sending.text
+        self._sending = sending
+        self._place: int | None = None
+        self._place_at_s = float("-inf")
         self._known = 0
         self._kind = ""
         self._look_at_s = 0.0
@@ -65,8 +90,13 @@ class Follower:
                 await self._catch_up(DIRECT_GET_LAG_S)  # 1
             elif loop.time() >= self._look_at_s:
                 await self._catch_up(SAFETY_LOOK_S)  # 2
-            elif not (await self._take_link() or await self._take_progress()):  # 3
-                await self._feed.wait(self._look_at_s - loop.time())  # 4
+            elif not (
+                await self._take_link()
+                or await self._take_progress()
+                or await self._take_preview()
+                or await self._tell_place()
+            ):  # 3
+                await self._feed.wait(min(self._look_at_s - loop.time(), self._place_due_s()))  # 4
 
     async def _take_link(self) -> bool:
         """Send the oldest live link; a gap before it makes the next look read the chain."""
@@ -90,6 +120,44 @@ class Follower:
             self._progress_id = progress.id
             await self._send(data)
         return True
+
+    async def _take_preview(self) -> bool:
+        """Send the newest preview, where the client wants them and a picture is being drawn."""
+        data = self._feed.take_preview()
+        if data is None:
+            return False
+        if self._kind == "started" and self._sending.binary is not None:
+            await self._sending.binary(data)
+        return True
+
+    async def _tell_place(self) -> bool:
+        """Say where the request waits, when that has changed, at most once a second."""
+        places, now_s = self._sending.places, asyncio.get_running_loop().time()
+        if places is None or not self._waits or now_s < self._place_at_s + PLACE_EVERY_S:
+            return False
+        # Followers that came together would else look together for ever.
+        early_s = 0.0 if self._place is not None else self._own_share() * PLACE_EVERY_S
+        self._place_at_s = now_s - early_s
+        place = places.place(self._who)
+        if place is None or place == self._place:
+            return False
+        self._place = place
+        await self._send(places.frame(self._who, place))
+        return True
+
+    def _own_share(self) -> float:
+        """Return a number from 0 to 1 that is another one for each request."""
+        return zlib.crc32(str(self._who).encode()) / 2**32
+
+    def _place_due_s(self) -> float:
+        """Return after how long the place should be looked at again. Units: seconds."""
+        if not self._waits or self._sending.places is None:
+            return SAFETY_LOOK_S
+        return max(0.0, self._place_at_s + PLACE_EVERY_S - asyncio.get_running_loop().time())
+
+    @property
+    def _waits(self) -> bool:
+        return self._joined and self._kind in ("", *HANDED_BACK)
 
     async def _show(self, head: LinkHead, data: bytes) -> None:
         self._known, self._kind = head.n, head.kind

@@ -15,44 +15,92 @@ from aiohttp import web
 
 from agent.assets import AssetStore
 from agent.bus import overview
-from agent.bus.connection import Bus, BusError
+from agent.bus.connection import Bus
 from agent.clock import Clock, SystemClock
 from agent.core import ledger_row
+from agent.gateway.access import caller_of
+from agent.gateway.describing import (
+    AGENT,
+    CURSOR,
+    WHEN,
+    WORD,
+    Described,
+    Limit,
+    Param,
+    choice,
+    described,
+    number,
+)
+from agent.gateway.hearing import Hearing
 from agent.gateway.lookup import require
+from agent.gateway.machines import GpuStatus, Machines, gpu_status
 from agent.gateway.problems import Problem, problem
+from agent.gateway.settings import API
 from agent.ledger import Ledger
-from agent.ledger.asking import Query, read_query
+from agent.ledger.asking import LIMIT, LIMIT_MAX, PLACE_MAX, Query, read_query
 from agent.ledger.counting import Stats
 from agent.ledger.database import LedgerError
+from agent.ledger.reading import Page
 from contracts.errors import ErrorCode
 from contracts.events import Status
-from contracts.requests import Priority
+from contracts.requests import Priority, Quality, Style
 
 JSON: Final = "application/json"
 DISK_S: Final = 60.0
 """Adding up a hundred thousand files takes some tenths of a second: not at every look."""
 NOT_OF_STATS: Final = ("page", "offset", "limit", "cursor")
+PER_MINUTE: Final = Limit(name="history", per_minute=60)
+FILTERS: Final = (
+    Param(name="type", text="only this one", shape=choice("image", "voice", "video")),
+    Param(name="requester", text="only those of this agent", shape=AGENT),
+    Param(name="status", text="only these; queued: not begun", shape=choice(*Status)),
+    Param(name="priority", text="only this class", shape=choice(*Priority)),
+    Param(name="quality", text="only this one", shape=choice(*Quality)),
+    Param(name="style", text="only this one", shape=choice(*Style)),
+    Param(name="model", text="only this one; either spelling", shape=WORD),
+    Param(name="engine", text="only those that it drew last", shape=WORD),
+    Param(name="since", text="a day (UTC) or an instant; stored then or later", shape=WHEN),
+    Param(name="until", text="a day (UTC) or an instant; stored before it", shape=WHEN),
+)
+PLACES: Final = (
+    Param(name="page", text="from 1", shape=number(1, PLACE_MAX, 1)),
+    Param(name="limit", text="rows on a page", shape=number(1, LIMIT_MAX, LIMIT)),
+    Param(name="offset", text="rows to skip; excludes page", shape=number(0, PLACE_MAX)),
+    Param(name="cursor", text="a next_cursor; excludes page and offset", shape=CURSOR),
+)
 
 log = structlog.get_logger()
 
 
 class StatsAnswer(Stats, frozen=True, kw_only=True):
-    """The figures of the ledger, and two that stand elsewhere.
+    """The figures of the ledger, and those that stand elsewhere.
 
     Units: `disk_usage_gb` in GiB. `queue_length` is null while the bus does not say it.
+    `eta_calibration_percent`: how many promised waits held; null before the first.
     """
 
     queue_length: int | None
     disk_usage_gb: float
+    gpu_status: GpuStatus
+    eta_calibration_percent: float | None
 
 
 class History:
     """The two routes over one ledger; without a ledger they answer `not_enabled`."""
 
     def __init__(
-        self, bus: Bus, assets: AssetStore, ledger: Ledger | None, *, clock: Clock | None = None
+        self,
+        bus: Bus,
+        assets: AssetStore,
+        ledger: Ledger | None,
+        machines: Machines,
+        hearing: Hearing,
+        *,
+        clock: Clock | None = None,
     ) -> None:
         """Read nothing yet."""
+        self._machines = machines
+        self._hearing = hearing
         self._bus = bus
         self._assets = assets
         self._ledger = ledger
@@ -60,6 +108,23 @@ class History:
         self._disk_gb = 0.0
         self._disk_until_s = 0.0
 
+    def routes(self) -> list[web.RouteDef]:
+        """Return what to serve."""
+        return [
+            web.get(f"{API}/history", self.history, allow_head=False),
+            web.get(f"{API}/stats", self.stats, allow_head=False),
+        ]
+
+    @described(
+        Described(
+            summary="What was asked for and what became of it, newest first",
+            limit=PER_MINUTE,
+            params=(*FILTERS, *PLACES),
+            answers={200: Page},
+            errors=(ErrorCode.NOT_ENABLED,),
+            tag="history",
+        )
+    )
     async def history(self, request: web.Request) -> web.Response:
         """Answer with one page. Raises: ContractError, Problem, BusError."""
         query = read_query(_asked(request))
@@ -72,6 +137,15 @@ class History:
         body = await asyncio.to_thread(msgspec.json.encode, page)
         return web.Response(body=body, content_type=JSON)
 
+    @described(
+        Described(
+            summary="Figures over what the filters find",
+            params=FILTERS,
+            answers={200: StatsAnswer},
+            errors=(ErrorCode.NOT_ENABLED,),
+            tag="history",
+        )
+    )
     async def stats(self, request: web.Request) -> web.Response:
         """Answer with the figures of what the filters find. Raises: ContractError, Problem."""
         asked = _asked(request)
@@ -83,11 +157,12 @@ class History:
         query = read_query(asked)
         async with self._reading() as ledger:
             found = await ledger.stats(query)
-            working = await ledger.stats(Query(status=Status.PROCESSING))
         answer = StatsAnswer(
             **msgspec.structs.asdict(found),
-            queue_length=await self._queue_length(working.processing),
+            queue_length=self._queue_length(),
             disk_usage_gb=await self._disk_usage_gb(),
+            gpu_status=gpu_status(await self._machines.look()),
+            eta_calibration_percent=self._hearing.calibration.share,
         )
         return web.Response(body=msgspec.json.encode(answer), content_type=JSON)
 
@@ -98,19 +173,11 @@ class History:
         stored = await overview.read_stored(self._bus, priority)
         return [ledger_row.queued(one) for one in stored]
 
-    async def _queue_length(self, processing: int) -> int | None:
-        """Return how many requests wait: what lies in the lanes, without those that are worked on.
-
-        A request that a worker holds and has not begun waits, too.
-        """
-        if not self._bus.connected:
+    def _queue_length(self) -> int | None:
+        """Return how many requests wait, as the queue has it; a bus that is away does not say."""
+        if not self._bus.connected or self._hearing.loaded_at is None:
             return None
-        try:
-            lanes = await overview.read_lanes(self._bus)
-        except BusError as error:
-            log.warning("history.queue_unknown", reason=str(error))
-            return None
-        return max(0, sum(lane.waiting + lane.in_work for lane in lanes) - processing)
+        return self._hearing.board.count()
 
     async def _disk_usage_gb(self) -> float:
         now_s = self._clock.monotonic_s()
@@ -140,8 +207,13 @@ def _away() -> Problem:
 
 
 def _asked(request: web.Request) -> Mapping[str, str]:
-    """Return what stands behind the question mark. Raises: Problem where a name comes twice."""
+    """Return what stands behind the question mark; a requester asks for its own only.
+
+    Raises: Problem where a name comes twice, or is somebody else's.
+    """
     for name in request.query:
         if len(request.query.getall(name)) > 1:
             raise problem(ErrorCode.INVALID_REQUEST, f"?{name[:64]}= stands there twice")
-    return dict(request.query)
+    asked = dict(request.query)
+    requester = caller_of(request).scope(asked.get("requester"))
+    return asked if requester is None else {**asked, "requester": requester}

@@ -22,11 +22,11 @@ def check_host(request: web.Request, settings: GatewaySettings) -> None:
     A page whose name is made to resolve to this machine (DNS rebinding) sends its own name as
     Host and as Origin; nothing else tells it from the dashboard. Raises: Problem(forbidden).
     """
-    if not _is_loopback(settings.host):
+    if not is_loopback(settings.host):
         return
     host = _hostname(request.headers.get("Host", ""))
     ours = (None, settings.host.lower(), _hostname(_netloc(settings.public_url or "")))
-    if host not in ours and not _is_loopback(host or ""):
+    if host not in ours and not is_loopback(host or ""):
         raise problem(
             ErrorCode.FORBIDDEN,
             f"this gateway does not go by the name {(host or '')[:80]!r}; behind a proxy, set its"
@@ -35,17 +35,40 @@ def check_host(request: web.Request, settings: GatewaySettings) -> None:
 
 
 def check_origin(request: web.Request, settings: GatewaySettings) -> None:
-    """Refuse a WebSocket that another site's page opens: browsers let it, and send cookies.
+    """Refuse what another site's page opens or changes: browsers let it, without asking us.
 
-    Raises: Problem(forbidden).
+    For WebSockets, and for every method that changes something. Raises: Problem(forbidden).
     """
     origin = request.headers.get("Origin")
-    if origin is None:
+    if origin is None or is_allowed(origin, settings):
         return
     netloc = _netloc(origin)
     ours = (request.headers.get("Host", "").lower(), _netloc(settings.public_url or ""))
     if not netloc or netloc not in ours:
-        raise problem(ErrorCode.FORBIDDEN, "a page of another site may not open this WebSocket")
+        raise problem(ErrorCode.FORBIDDEN, "a page of another site may not do this")
+
+
+def is_allowed(origin: str | None, settings: GatewaySettings) -> bool:
+    """Tell whether pages of this origin may ask, because the settings name it."""
+    return origin is not None and origin.lower() in settings.cors_origins
+
+
+def allow(origin: str, response: web.StreamResponse) -> None:
+    """Let a browser show an answer to the page of another site that may ask."""
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.headers["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+    response.headers.add("Vary", "Origin")
+
+
+def preflight() -> web.Response:
+    """Answer the question that a browser asks before a page of another site may ask itself."""
+    answer = web.Response(status=204)
+    answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, DELETE"
+    answer.headers["Access-Control-Allow-Headers"] = (
+        "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+    )
+    answer.headers["Access-Control-Max-Age"] = "600"
+    return answer
 
 
 def _netloc(url: str) -> str:
@@ -63,7 +86,8 @@ def _hostname(netloc: str) -> str | None:
         return netloc
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can connect to an address."""
     if host == _LOCAL:
         return True
     try:

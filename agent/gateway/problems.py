@@ -24,6 +24,8 @@ _NO_CODE: Final = 500
 
 SOCKET: Final = web.RequestKey("socket", web.WebSocketResponse)
 """The WebSocket of a request that was upgraded: after that nothing but a close can answer it."""
+STREAM: Final = web.RequestKey("stream", web.StreamResponse)
+"""The stream of a request whose answer has begun: after that it can only be cut off."""
 
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -186,6 +188,11 @@ async def _incident(request: web.Request, error: Exception) -> web.StreamRespons
     if socket is not None:
         await socket.close(code=1011, message=f"incident {incident}".encode())
         return socket
+    stream: web.StreamResponse | None = request.get(STREAM)
+    if stream is not None:
+        if request.transport is not None:
+            request.transport.abort()
+        return stream
     found = problem(
         ErrorCode.INTERNAL, f"something broke in the gateway; the log has incident {incident}"
     )

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from datetime import datetime
+from typing import Final, Literal
 
 import msgspec
 import nats.errors
@@ -20,6 +21,7 @@ from nats.aio.subscription import Subscription
 from agent.bus.connection import Bus
 from contracts import codec, subjects
 from contracts.events import LinkHead, Progress
+from contracts.requests import Priority
 from contracts.subjects import Identity
 
 FEED_LINKS_MAX: Final = 256
@@ -32,20 +34,36 @@ GOING_AWAY: Final = 1001
 log = structlog.get_logger()
 
 
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the bus said. A stored request has its lane and sequence, the others bytes.
+
+    `lost`: the connection is back, and something may have been said meanwhile.
+    """
+
+    what: Literal["stored", "link", "progress", "preview", "alert", "lost"]
+    who: Identity | None = None
+    priority: Priority | None = None
+    seq: int = 0
+    stored_at: datetime | None = None
+    data: bytes = b""
+
+
 class Feed:
     """What one follower has not taken yet: links in the order heard, and the newest progress.
 
     `end_code` is set once nothing more comes: the follower was too slow, or the gateway stops.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wants_previews: bool = False) -> None:
         """Begin empty; `missed` asks the follower to read the chain first."""
+        self.wants_previews = wants_previews
         self.missed = True
         self.end_code: int | None = None
         self.on_end: Callable[[], None] | None = None
         self._links: deque[tuple[LinkHead, bytes]] = deque()
         self._links_bytes = 0
         self._progress: tuple[Progress, bytes] | None = None
+        self._preview: bytes | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -69,6 +87,17 @@ class Feed:
             self._progress = (progress, data)
             self._changed.set()
 
+    def offer_preview(self, data: bytes) -> None:
+        """Keep a preview in place of what was kept before, where somebody wants them."""
+        if self.end_code is None and self.wants_previews:
+            self._preview = data
+            self._changed.set()
+
+    def take_preview(self) -> bytes | None:
+        """Take the newest preview."""
+        found, self._preview = self._preview, None
+        return found
+
     def reread(self) -> None:
         """Say that links may have been missed."""
         self.missed = True
@@ -80,7 +109,7 @@ class Feed:
             return
         self.end_code = code
         self._links.clear()
-        self._progress = None
+        self._progress, self._preview = None, None
         self._changed.set()
         if self.on_end is not None:
             self.on_end()
@@ -126,7 +155,16 @@ class Relay:
         self._feeds: dict[Identity, set[Feed]] = {}
         self._bells: dict[str, set[asyncio.Event]] = {}
         self._subscriptions: list[Subscription] = []
+        self._ears: list[Callable[[Heard], None]] = []
         self.stopping = False
+
+    def hear(self, ear: Callable[[Heard], None]) -> None:
+        """Tell `ear` of everything that is heard. It must not wait."""
+        self._ears.append(ear)
+
+    def _tell(self, heard: Heard) -> None:
+        for ear in self._ears:
+            ear(heard)
 
     async def start(self) -> None:
         """Subscribe. Raises: BusError."""
@@ -134,6 +172,8 @@ class Relay:
             (subjects.EVENTS_ALL, self._on_link),
             (subjects.PROGRESS_ALL, self._on_progress),
             (subjects.QUEUED_ALL, self._on_queued),
+            (subjects.PREVIEW_ALL, self._on_preview),
+            (subjects.ALERT_ALL, self._on_alert),
         ):
             self._subscriptions.append(await self._bus.subscribe(subject, callback))
         self._bus.on_reconnect.append(self._on_reconnect)
@@ -153,9 +193,9 @@ class Relay:
             await unsubscribe(subscription)
 
     @contextlib.contextmanager
-    def follow(self, who: Identity) -> Iterator[Feed]:
+    def follow(self, who: Identity, *, previews: bool = False) -> Iterator[Feed]:
         """Give a feed of one request. Order: before its history is read."""
-        feed = Feed()
+        feed = Feed(wants_previews=previews)
         self._feeds.setdefault(who, set()).add(feed)
         if self.stopping:
             feed.end(GOING_AWAY)
@@ -187,6 +227,7 @@ class Relay:
         if who is None:
             return
         self._ring(who.request_id)
+        self._tell(Heard(what="link", who=who, data=msg.data))
         feeds = self._feeds.get(who)
         if not feeds:
             return
@@ -200,7 +241,10 @@ class Relay:
 
     async def _on_progress(self, msg: Msg) -> None:
         who = subjects.parse_pair(msg.subject)
-        feeds = None if who is None else self._feeds.get(who)
+        if who is None:
+            return
+        self._tell(Heard(what="progress", who=who, data=msg.data))
+        feeds = self._feeds.get(who)
         if not feeds:
             return
         try:
@@ -211,13 +255,48 @@ class Relay:
         for feed in list(feeds):
             feed.offer_progress(progress, msg.data)
 
+    async def _on_preview(self, msg: Msg) -> None:
+        who = subjects.parse_pair(msg.subject)
+        if who is None:
+            return
+        self._tell(Heard(what="preview", who=who, data=msg.data))
+        for feed in list(self._feeds.get(who, ())):
+            feed.offer_preview(msg.data)
+
+    async def _on_alert(self, msg: Msg) -> None:
+        self._tell(Heard(what="alert", data=msg.data))
+
     async def _on_queued(self, msg: Msg) -> None:
         who = subjects.parse_queued(msg.subject)
-        if who is not None:
-            self._ring(who.request_id)
+        if who is None:
+            return
+        self._ring(who.request_id)
+        heard = _stored(who, msg)
+        if heard is not None:
+            self._tell(heard)
 
     def _on_reconnect(self) -> None:
         """Links may have been stored while nothing was heard."""
+        self._tell(Heard(what="lost"))
         for feeds in self._feeds.values():
             for feed in feeds:
                 feed.reread()
+
+
+def _stored(who: Identity, msg: Msg) -> Heard | None:
+    """Read a bell that the server rang; one that a worker rang for what it gave back has nothing.
+
+    Source: nats-server 2.15.1: a republished message has these headers.
+    """
+    headers = msg.headers or {}
+    lane = msg.subject.split(".")[2]
+    try:
+        return Heard(
+            what="stored",
+            who=who,
+            priority=Priority(lane.upper()),
+            seq=int(headers["Nats-Sequence"]),
+            stored_at=msgspec.convert(headers["Nats-Time-Stamp"], datetime),
+        )
+    except (KeyError, ValueError):
+        return None

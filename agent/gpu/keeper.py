@@ -5,7 +5,7 @@ arbiter's, with its reason. All its methods run on one event loop, in the order 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Final, Protocol, assert_never
 
@@ -34,11 +34,14 @@ from agent.core.leases import (
     Wait,
     WriteDebt,
 )
+from agent.core.replaying import Happening, Name, named, play, remember
 from agent.core.standing import Settings
 from agent.gpu.acts import Act, Debts, Performer
 from agent.gpu.meter import Meter
 
 TICK_S: Final = 1.0
+ACT_LOOK_S: Final = 0.05
+"""How often to look whether memory is free, once that was promised: nobody tells when it is."""
 LOST_LOOK_S: Final = 5.0
 """How often to look for a card that is lost or another worker's, when nobody waits for it."""
 ACTS_MAX: Final = 64
@@ -46,8 +49,16 @@ ACTS_MAX: Final = 64
 log = structlog.get_logger()
 
 Answer = Grant | ToCloud | Refuse
-Record = Callable[[str, dict[str, object], Decisions], None]
-"""Told of each event that was decided on: its name, what it carried, and what was decided."""
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a card's arbiter: how it stood before, and what was decided."""
+
+    at: datetime
+    card: str
+    event: Happening
+    before: Mapping[str, object]
+    decisions: Decisions
 
 
 class Holder(Protocol):
@@ -76,22 +87,23 @@ class Keeper:
         clock: Clock,
         *,
         settings: Settings | None = None,
-        alarm: Callable[[str, str], None] = lambda _what, _reason: None,
     ) -> None:
-        """Keep the card that `meter` measures; `alarm` hears what people should know."""
+        """Keep the card that `meter` measures."""
         self.name = name
         self.arbiter = Arbiter(settings)
         self.meter = meter
         self.reading: Reading | None = None
-        self.on_decision: list[Callable[[datetime, str, object], None]] = []
+        self.on_decided: list[Callable[[Moment], None]] = []
         self._debts = debts
         self._clock = clock
-        self._alarm = alarm
         self._performer = Performer(meter.drawer, meter.tenants, debts)
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._holders: dict[str, Holder] = {}
         self._acts: asyncio.Queue[Act] = asyncio.Queue(ACTS_MAX)
-        self._wanted = asyncio.Event()
+        self._wanted = False
+        self._measured = asyncio.Event()
+        self._stirred = asyncio.Event()
+        """A reading is wanted, or how often one is needed may have changed."""
         self._peak: tuple[str, int, int] | None = None
 
     @property
@@ -124,32 +136,67 @@ class Keeper:
 
         A caller that is cancelled, also in the moment of the grant, holds nothing.
         """
-        self._do(self.arbiter.request(ask, self._clock.now()), expects=ask.job)
+        self._answers[ask.job] = asyncio.get_running_loop().create_future()
+        self._happen(Happening(name="request", ask=ask))
         return await self._wait(ask.job, holder)
 
     async def oom(self, job: str, holder: Holder) -> Answer:
         """Give the lease back because the run was out of memory; wait for what comes instead."""
-        self._do(self.arbiter.oom(job, self._clock.now()), expects=job)
+        if not self.has(job):
+            reason = self.lost or "its lease had ended before"
+            return Refuse(job=job, why="no_card", reason=reason)
+        self._answers[job] = asyncio.get_running_loop().create_future()
+        self._happen(Happening(name="oom", job=job))
         return await self._wait(job, holder)
+
+    def has(self, job: str) -> bool:
+        """Tell whether a job has the lease now."""
+        lease = self.arbiter.lease
+        return lease is not None and lease.ask.job == job
 
     def change(self, ask: Ask) -> None:
         """Ask anew for a job that waits: what it may do has changed."""
         if ask.job in self._answers and not self._answers[ask.job].done():
-            self._do(self.arbiter.request(ask, self._clock.now()))
+            self._happen(Happening(name="request", ask=ask))
+
+    async def fresh(self) -> Reading:
+        """Measure at once and return what it shows. Order: `run` goes on beside it."""
+        asked_at = self._clock.now()
+        while True:
+            measured = self._measured
+            self._want_reading()
+            await measured.wait()
+            if self.reading is not None and self.reading.taken_at >= asked_at:
+                return self.reading
+
+    def forgive(self, models: Collection[tuple[str, str]]) -> None:
+        """Owe these models, by tenant and name, no longer: a person wants them off the card."""
+        debt = self.arbiter.debt
+        if debt is None:
+            return
+        left = tuple(one for one in debt.owed if (one.tenant, one.model) not in models)
+        if left == debt.owed:
+            return
+        reason = "an operator has unloaded what was owed"
+        rest = msgspec.structs.replace(debt, owed=left)
+        self.arbiter.debt = rest if left else None
+        self._acts.put_nowait(
+            WriteDebt(debt=rest, reason=reason) if left else ClearDebt(reason=reason)
+        )
 
     def look(self) -> None:
         """Measure at once: something has changed."""
-        self._wanted.set()
+        self._want_reading()
 
     def release(self, job: str) -> None:
         """End the lease or the wish of a job; nothing if it has neither."""
         self._holders.pop(job, None)
-        self._do(self.arbiter.release(job, self._clock.now()))
+        self._happen(Happening(name="release", job=job))
 
     def busy_elsewhere(self, elsewhere: Elsewhere) -> None:
         """Tell what the worker does beside the card."""
         if elsewhere != self.arbiter.elsewhere:
-            self._do(self.arbiter.busy_elsewhere(elsewhere, self._clock.now()))
+            self._happen(Happening(name="busy_elsewhere", elsewhere=elsewhere))
 
     def peak_mib(self, job: str) -> int | None:
         """Return what the job with the lease took at its peak so far; None: not measured."""
@@ -160,11 +207,11 @@ class Keeper:
     async def _wait(self, job: str, holder: Holder) -> Answer:
         future = self._answers[job]
         granted = False
+        self._holders[job] = holder  # From now on: the lease may end before this wait returns.
+        self._stirred.set()
         try:
             answer = await future
             granted = isinstance(answer, Grant)
-            if granted:
-                self._holders[job] = holder
             return answer
         finally:
             self._answers.pop(job, None)
@@ -173,14 +220,20 @@ class Keeper:
 
     # --- what the arbiter decides --------------------------------------------------------------
 
-    def _do(self, decisions: Decisions, expects: str = "") -> None:
+    def _happen(self, event: Happening) -> None:
+        """Tell the arbiter and do what it decides; who records decisions hears all of it."""
+        now, before = self._clock.now(), remember(self.arbiter)
+        decisions = play(self.arbiter, event, now)
+        for hear in self.on_decided:
+            hear(Moment(at=now, card=self.name, event=event, before=before, decisions=decisions))
+        self._do(decisions)
+
+    def _do(self, decisions: Decisions) -> None:
         """Perform what can be performed at once, and queue the rest in its order."""
-        if expects:
-            self._answers[expects] = asyncio.get_running_loop().create_future()
         for decision in decisions:
             match decision:
                 case Measure():
-                    self._wanted.set()
+                    self._want_reading()
                 case Grant() | ToCloud() | Refuse():
                     self._answer(decision)
                 case Wait() | Downgrade():
@@ -194,17 +247,10 @@ class Keeper:
                         holder.revoked(reason)
                 case Alert(what=what, reason=reason):
                     log.warning("card.alert", what=what, reason=reason)
-                    self._alarm(what, reason)
                 case FreeComfyUI() | WriteDebt() | UnloadModels() | Reload() | ClearDebt():
                     self._acts.put_nowait(decision)
                 case _:
                     assert_never(decision)
-            self._note(decision)
-
-    def _note(self, decision: object) -> None:
-        if not isinstance(decision, Measure):
-            for hear in self.on_decision:
-                hear(self._clock.now(), self.name, decision)
 
     def _answer(self, answer: Answer) -> None:
         future = self._answers.get(answer.job)
@@ -214,44 +260,61 @@ class Keeper:
             future.set_result(answer)
         elif isinstance(answer, Grant):
             log.error("card.granted_to_nobody", job=answer.job)
-            self._do(self.arbiter.release(answer.job, self._clock.now()))
+            self._happen(Happening(name="release", job=answer.job))
 
     # --- beside --------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._do(self.arbiter.tick(self._clock.now()))
+            self._happen(Happening(name="tick"))
 
     async def _watch(self) -> None:
         """Measure when the arbiter asks for it, and once a second while something is at stake."""
+        measured_s = self._clock.monotonic_s()
         while True:
-            arbiter = self.arbiter
-            at_stake = arbiter.waiting or arbiter.lease is not None or arbiter.debt is not None
-            pause_s = TICK_S if at_stake and not self.lost else LOST_LOOK_S
-            if at_stake or self.lost or self._wanted.is_set():
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await self._wanted.wait()
-                except TimeoutError:
-                    log.debug("card.measured_unasked", card=self.name)
-            else:
-                await self._wanted.wait()
-            self._wanted.clear()
-            await self._measure()
+            pause_s = self._pause_s()
+            if pause_s is not None:
+                pause_s = max(0.0, measured_s + pause_s - self._clock.monotonic_s())
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._stirred.wait()
+            except TimeoutError:
+                self._wanted = True
+            self._stirred.clear()
+            if self._wanted:
+                self._wanted = False
+                await self._measure()
+                measured_s = self._clock.monotonic_s()
+
+    def _pause_s(self) -> float | None:
+        """Return how long after a reading the next one is taken unasked; None: it is not."""
+        arbiter = self.arbiter
+        if self.lost:
+            return LOST_LOOK_S
+        if arbiter.act is not None and arbiter.act.answered:
+            return ACT_LOOK_S
+        at_stake = arbiter.waiting or arbiter.lease is not None or arbiter.debt is not None
+        return TICK_S if at_stake else None
+
+    def _want_reading(self) -> None:
+        self._wanted = True
+        self._stirred.set()
 
     async def _measure(self) -> None:
         reading = await self.meter.read()
         if not self._performer.card and self.meter.card_id and not reading.on_cpu:
             reading = await self._take_over(reading)
         self.reading = reading
+        self._measured.set()
+        self._measured = asyncio.Event()
         if self._peak is not None and reading.card is not None:
             job, others, most = self._peak
             used = reading.card.total_mib - reading.card.free_mib
             lease = self.arbiter.lease
             if lease is not None and lease.ask.job == job:
                 self._peak = (job, others, max(most, used))
-        self._do(self.arbiter.reading(reading, self._clock.now()))
+        self._happen(Happening(name="reading", reading=reading))
 
     async def _take_over(self, reading: Reading) -> Reading:
         """Read the debt that an earlier worker left for this card, now that the card is ours.
@@ -278,27 +341,18 @@ class Keeper:
 
     def freed(self, number: int, failed: str) -> None:
         """Tell the arbiter how a free ended."""
-        now = self._clock.now()
-        if failed:
-            self._do(self.arbiter.free_failed(number, failed, now))
-        else:
-            self._do(self.arbiter.freed(number, now))
+        name: Name = "free_failed" if failed else "freed"
+        self._happen(Happening(name=name, number=number, reason=failed))
 
     def unloaded(self, number: int, failed: str) -> None:
         """Tell the arbiter how an unload ended."""
-        now = self._clock.now()
-        if failed:
-            self._do(self.arbiter.unload_failed(number, failed, now))
-        else:
-            self._do(self.arbiter.unloaded(number, now))
+        name: Name = "unload_failed" if failed else "unloaded"
+        self._happen(Happening(name=name, number=number, reason=failed))
 
     def reloaded(self, number: int, failed: str, unknown: tuple[Owed, ...]) -> None:
         """Tell the arbiter how a reload ended."""
-        now = self._clock.now()
-        if failed:
-            self._do(self.arbiter.reload_failed(number, failed, now, unknown))
-        else:
-            self._do(self.arbiter.reloaded(number, now))
+        name: Name = "reload_failed" if failed else "reloaded"
+        self._happen(Happening(name=name, number=number, reason=failed, unknown=unknown))
 
 
 def _others_mib(reading: Reading) -> int:
@@ -310,7 +364,7 @@ def _others_mib(reading: Reading) -> int:
 
 
 def _name(decision: msgspec.Struct) -> str:
-    return f"card.{type(decision).__name__.lower()}"
+    return f"card.{named(decision)}"
 
 
 def _fields(decision: msgspec.Struct) -> dict[str, object]:

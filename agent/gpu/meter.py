@@ -14,7 +14,6 @@ from agent.gpu.missing import Missing
 from agent.gpu.nvml import Nvml
 from agent.tenants import TenantClient
 
-
 NO_MEMORY: Final = Card(total_mib=0, free_mib=0)
 
 

@@ -87,6 +87,8 @@ class Projection:
         self._away = False
         self.caught_up = False
         """Whether everything was in at the last look: who deletes by the ledger waits for it."""
+        self.behind: int | None = None
+        """How many events were not in yet at the last look; None: another process folds them."""
 
     async def run(self) -> None:
         """Fold for ever; whatever goes wrong is logged, and tried again after a pause."""
@@ -145,7 +147,7 @@ class Projection:
             await self._begin(database, stream, position)  # 1
             position = await tables.read_position(database)
         if position.seq >= stream.state.last_seq and not position.replays:
-            self.caught_up = True  # 2
+            self.caught_up, self.behind = True, 0  # 2
             return 0
         count, seq = 0, position.seq
         batches = history.batches(
@@ -162,6 +164,7 @@ class Projection:
                 seq = after.seq
                 await tables.move_position(database, position, replace(after, replay_to=0))
         self.caught_up = seq >= stream.state.last_seq or not await self._more(seq)
+        self.behind = 0 if self.caught_up else max(0, stream.state.last_seq - seq)
         return count
 
     async def _fold_batch(
@@ -191,7 +194,7 @@ class Projection:
         except BrokenLedgerError as error:
             self._move_aside(error)
         finally:
-            self.caught_up = False
+            self.caught_up, self.behind = False, None
 
     async def _look(self, database: Database) -> None:
         """Fold what is new, or wait for it. A bus that is away is waited for as well."""

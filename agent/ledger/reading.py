@@ -7,11 +7,13 @@ writes may be another process. Reads only; must not wait for the stream.
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from agent.core import ledger_row
 from agent.core.ledger_row import Row
 from agent.ledger import asking, counting, tables
 from agent.ledger.asking import Place, Query
@@ -117,6 +119,10 @@ _TROUBLES: Final = """
         )
     )
     ORDER BY at LIMIT ?"""
+_LETTERS: Final = (
+    f"SELECT count(*) FROM {tables.TABLE}"  # noqa: S608 - fixed names
+    " WHERE status = 'failed' AND dead = 1 AND dismissed = 0"
+)
 
 
 class Ledger:
@@ -165,6 +171,23 @@ class Ledger:
             msgspec.convert(dict(zip(Trouble.__struct_fields__, one, strict=True)), Trouble)
             for one in found
         )
+
+    async def raised(self, names: Sequence[str], since: datetime) -> int:
+        """Count how often alerts of these names were raised since then. Raises: LedgerError."""
+        marks = ", ".join("?" * len(names))
+        sql = (
+            "SELECT count(*) FROM alerts"  # noqa: S608 - only the number of marks is made here
+            f" WHERE state = 'raised' AND at >= ? AND name IN ({marks})"
+        )
+        async with self._reading() as database:
+            found = await database.rows(sql, (ledger_row.instant(since), *names))
+        return int(str(found[0][0]))
+
+    async def dead_letters(self) -> int:
+        """Count the requests that were given up and not dismissed. Raises: LedgerError."""
+        async with self._reading() as database:
+            found = await database.rows(_LETTERS, ())
+        return int(str(found[0][0]))
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Database]:

@@ -6,7 +6,7 @@ unload at any time. Source: ollama/ollama at fb30760 (2026-08-21, v0.33), `serve
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from agent.clock import Clock
 from agent.core.card import Loaded, Tenant
 from agent.ollama.line import Line, RefusedError
-from agent.tenants import TenantError, UnknownModelError
+from agent.tenants import Installed, TenantError, UnknownModelError
 
 LISTING_S: Final = 2.0
 UNLOAD_S: Final = 5.0
@@ -67,6 +67,15 @@ class _Listing(msgspec.Struct, frozen=True):
     models: tuple[Listed, ...] | None = ()
 
 
+class _Tag(msgspec.Struct, frozen=True):
+    name: str
+    size: int = 0
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    models: tuple[_Tag, ...] | None = ()
+
+
 class _Version(msgspec.Struct, frozen=True):
     version: str
 
@@ -94,9 +103,10 @@ class Ollama:
         """Where it is."""
         return self._line.url
 
-    async def open(self) -> None:
+    async def open(self) -> Self:
         """Make the session; no connection yet."""
         await self._line.open()
+        return self
 
     async def close(self) -> None:
         """Close all connections; a load under way is given up by Ollama too."""
@@ -118,6 +128,11 @@ class Ollama:
         self._note("")
         now = self._clock.now()
         return Tenant(name=self.name, loaded=tuple(_loaded(one, now) for one in listed))
+
+    async def installed(self) -> tuple[Installed, ...]:
+        """Tell what it could load, by /api/tags. Units: MiB, rounded up. Raises: TenantError."""
+        tags = _shaped(await self._line.get("/api/tags", LISTING_S), _Tags).models or ()
+        return tuple(Installed(name=one.name, size_mib=_mib(one.size)) for one in tags)
 
     async def unload(self, model: str) -> None:
         """Ask it to unload a model.

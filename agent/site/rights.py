@@ -120,12 +120,14 @@ def _worker() -> Rights:
 
 
 def _gateway() -> Rights:
-    """Submits for those whose keys it knows, cancels, relays; draws nothing and ends no work."""
+    """Submits, cancels and pauses for those whose keys it knows, relays; draws and ends no work."""
     return Rights(
         publish=(
             *_reading(),
             f"{API}.CONSUMER.MSG.NEXT.{_ENDS}",
             f"$JS.ACK.{_ENDS}.>",
+            # A person with an operator's key pauses at the dashboard; who may, the gateway checks.
+            *(f"{API}.CONSUMER.PAUSE.{_REQUESTS}.{lane}" for lane in _LANES),
             subjects.REQUESTS_ANY,
             subjects.CANCELLED_ALL,
             subjects.ASSET_ALL,

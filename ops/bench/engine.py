@@ -102,15 +102,16 @@ async def bare(url: str, jobs: int, folder: Path) -> list[float]:
             body = {"prompt": graph(10_000 + number, f"bare/{number}"), "client_id": client}
             async with session.post(f"{url}/prompt", json=body) as answer:
                 prompt_id = (await answer.json())["prompt_id"]
-            file = await _executed(ws, prompt_id)
+            file = await executed(ws, prompt_id)
             async with session.get(f"{url}/view", params=file) as answer:
                 picture = await answer.read()
-            await asyncio.to_thread(_keep, folder / f"bare-{number}.png", picture)
+            await asyncio.to_thread(keep, folder / f"bare-{number}.png", picture)
             took.append((time.perf_counter() - began) * 1000)
     return took
 
 
-async def _executed(ws: aiohttp.ClientWebSocketResponse, prompt_id: str) -> dict[str, str]:
+async def executed(ws: aiohttp.ClientWebSocketResponse, prompt_id: str) -> dict[str, str]:
+    """Wait for the end of a prompt; return the file that it made."""
     file: dict[str, str] = {}
     async for message in ws:
         if message.type != aiohttp.WSMsgType.TEXT:
@@ -126,7 +127,8 @@ async def _executed(ws: aiohttp.ClientWebSocketResponse, prompt_id: str) -> dict
     raise RuntimeError("the socket fell")
 
 
-def _keep(path: Path, data: bytes) -> None:
+def keep(path: Path, data: bytes) -> None:
+    """Write a file so that it is on the disk."""
     with path.open("wb") as out:
         out.write(data)
         out.flush()

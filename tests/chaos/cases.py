@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tests.chaos import crash_points
+from tests.chaos import card_cases, crash_points
 from tests.chaos.auditor import Link
 from tests.chaos.lab import Asked, Lab, Verdict, lab, start
 from tests.chaos.plan import Order
@@ -223,4 +223,5 @@ CASES: dict[str, Callable[[Asked], Verdicts]] = {
     "long": long,
     "poison": poison,
     "takeover": takeover,
+    **card_cases.CARD_CASES,
 }

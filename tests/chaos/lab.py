@@ -5,7 +5,7 @@ Each case makes one situation many times on one site; at the end the auditor jud
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,10 @@ class Lab:
                 group.create_task(self.outside.ask(order))
 
     async def until(
-        self, look: Callable[[], bool], what: str, at_most_s: float | None = None
+        self,
+        look: Callable[[], bool | Awaitable[bool]],
+        what: str,
+        at_most_s: float | None = None,
     ) -> None:
         """Wait for a fact; its absence is a violation, and the case goes on."""
         at_most_s = at_most_s or self.asked.patience_s

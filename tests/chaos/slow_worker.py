@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from agent import app, cli
+from agent import building, cli
 from agent.core.faults import CancelledFault
 from agent.engines.protocol import EngineJob, Generation, Report, Step
 from agent.engines.sketch import SketchEngine
@@ -54,7 +54,7 @@ class SlowEngine(SketchEngine):
 def bend() -> None:
     """Put the slow engine in the place of the built-in one, and flags before the disk."""
     small_disk.bend()
-    app.SketchEngine = SlowEngine  # type: ignore[attr-defined, assignment]
+    building.SketchEngine = SlowEngine  # type: ignore[attr-defined, assignment]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ For the tests of the gateway; it must not check anything itself.
 """
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,7 +22,8 @@ from agent.bus.connection import Bus, connect
 from agent.bus.provision import Plan, provision
 from agent.core.steps import Stored
 from agent.embedded import EmbeddedServer
-from agent.gateway import Gateway, GatewaySettings
+from agent.gateway import Gateway, GatewaySettings, HookSettings
+from agent.ledger import Ledger
 from contracts import codec, subjects
 from contracts.events import Completed, Link, Progress, Released, Started
 from contracts.requests import Request
@@ -29,6 +31,8 @@ from contracts.subjects import Identity
 
 BODY = {"type": "image", "prompt": "a lighthouse at dusk"}
 DEADLINE_S = 10.0
+WHSEC = f"whsec_{base64.b64encode(bytes(32)).decode()}"
+OPEN = GatewaySettings(port=0, rate_limits=False, hooks=HookSettings(secrets=(WHSEC,)))
 NOW = datetime(2025, 11, 11, 10, 15, tzinfo=UTC)
 
 
@@ -170,7 +174,11 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    folder: Path, plan: Plan | None = None, assets: AssetStore | None = None
+    folder: Path,
+    plan: Plan | None = None,
+    assets: AssetStore | None = None,
+    settings: GatewaySettings | None = None,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[Rig]:
     """Run server and gateway; without streams if the plan says no replicas."""
     server = EmbeddedServer(folder / "nats", 0)
@@ -183,9 +191,9 @@ async def rig(
     http = aiohttp.ClientSession()
     made = Rig(server, bus, own, http)
     store = assets or AssetStore(folder / "assets", "http://mmg.test")
-    made.gateway = Gateway(bus, store, GatewaySettings(port=0))
-    await made.gateway.start()
+    made.gateway = Gateway(bus, store, settings or OPEN, ledger)
     try:
+        await made.gateway.start()
         yield made
     finally:
         await http.close()
@@ -196,18 +204,26 @@ async def rig(
 
 
 async def frames(socket: aiohttp.ClientWebSocketResponse) -> list[bytes]:
-    """Return all text frames until the socket closes."""
+    """Return all text frames until the socket closes, but for those that tell the place."""
     found: list[bytes] = []
     async with asyncio.timeout(DEADLINE_S):
         async for message in socket:
             assert message.type is aiohttp.WSMsgType.TEXT, message
             found.append(message.data.encode())
-    return found
+    return [one for one in found if not tells_place(one)]
 
 
 async def frame(socket: aiohttp.ClientWebSocketResponse) -> bytes:
-    """Return the next text frame."""
-    return (await socket.receive_str(timeout=DEADLINE_S)).encode()
+    """Return the next text frame that does not tell the place in the queue."""
+    while True:
+        found = (await socket.receive_str(timeout=DEADLINE_S)).encode()
+        if not tells_place(found):
+            return found
+
+
+def tells_place(frame: bytes) -> bool:
+    """Tell whether a frame is no link: it says where the request waits."""
+    return b'"kind":"queued"' in frame
 
 
 async def until(fact: Callable[[], bool]) -> None:

@@ -57,7 +57,9 @@ async def gateway_on(server: EmbeddedServer, folder: Path) -> AsyncIterator[Rig]
     path, assets = folder / "data" / "ledger.sqlite3", folder / "assets"
     store = AssetStore(assets, "http://mmg.test")
     async with await connect([server.url], "gateway", role="gateway") as bus:
-        gateway = Gateway(bus, store, GatewaySettings(port=0), Ledger(path, PRICES))
+        gateway = Gateway(
+            bus, store, GatewaySettings(port=0, rate_limits=False), Ledger(path, PRICES)
+        )
         await gateway.start()
         try:
             async with following(bus, path) as one, aiohttp.ClientSession() as http:

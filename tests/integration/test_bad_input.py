@@ -51,7 +51,7 @@ BAD: dict[str, tuple[Any, str, str | None]] = {
     "other priority": (GOOD | {"priority": "LOW"}, "invalid_request", "$.priority"),
     "model unknown": (with_options(model="sdxl-9"), "model_missing", "$.options.model"),
     "workflow unknown": (with_options(workflow="mine"), "workflow_invalid", "$.options.workflow"),
-    "webhook": (GOOD | {"webhook_url": "https://a.example/h"}, "not_enabled", "$.webhook_url"),
+    "webhook": (GOOD | {"webhook_url": "http://a.example/h"}, "invalid_request", "$.webhook_url"),
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from agent.core.faults import CancelledFault, EngineDownFault, Remedy
 from agent.core.money import PaidCancelledFault
-from agent.engines.cloud.engine import REST_MAX_S
 from agent.core.routing import EngineFacts
+from agent.engines.cloud.engine import REST_MAX_S
 from agent.engines.protocol import Engine, EngineJob
 from contracts.errors import ErrorCode
 from contracts.requests import AspectRatio, Quality

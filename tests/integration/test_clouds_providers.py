@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from agent.clock import SystemClock
 from agent.core.faults import Remedy
+from agent.core.routing import EngineFacts
 from agent.engines.cloud import openai as openai_wire
 from agent.engines.cloud import stability as stability_wire
 from agent.engines.cloud.pauses import pause_s, seconds
 from agent.engines.cloud.prices import Usage, openai_usd
-from agent.core.routing import EngineFacts
 from contracts.errors import ErrorCode
 from contracts.requests import AspectRatio, Quality
 from tests.cloud_rig import CENT, openai, order, size_of, stability

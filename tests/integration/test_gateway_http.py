@@ -39,8 +39,13 @@ async def test_a_request_is_stored_and_answered_with_where_to_follow_it(gate):
         "requester": "L2.05.03",
         "status": "queued",
         "joined": False,
+        "estimated_wait_seconds": None,
+        "estimated_wait_band": None,
+        "queue_position": 1,
         "websocket_url": f"ws://127.0.0.1:{gate.gateway.port}/ws/multimodal/{request_id}"
         "?requester=L2.05.03",
+        "events_url": f"{gate.url}/api/multimodal/requests/{request_id}/events?requester=L2.05.03",
+        "replay_of": None,
     }
     waiting = await find_waiting(gate.own, subjects.identity("L2.05.03", request_id))
     assert waiting is not None
@@ -359,7 +364,7 @@ async def test_a_taken_port_is_an_error_and_leaves_nothing_behind(gate, tmp_path
 
 
 async def test_a_client_that_does_not_finish_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("agent.gateway.intake.BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("agent.gateway.asked.BODY_TIMEOUT_S", 0.05)
     monkeypatch.setattr("agent.gateway.server.IDLE_TIMEOUT_S", 0.05)
     monkeypatch.setattr("agent.gateway.server.LINGER_S", 0.0)
     head = f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -333,3 +334,19 @@ def test_ctrl_c_ends_with_130_and_no_traceback(capsys, monkeypatch):
     monkeypatch.setattr("agent.commands.completion.shellcode", interrupted)
     assert main(["completion", "bash"]) == exits.INTERRUPTED
     assert capsys.readouterr().err == "mmg: interrupted\n"
+
+
+def test_whoever_stops_reading_is_told_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "agent", "schema", "event"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")

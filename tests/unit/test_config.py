@@ -23,9 +23,15 @@ BAD = {
     "MMG_NATS_PORT": "65536",
     "MMG_ACK_WAIT_S": "0.5",
     "MMG_REPLICAS": "2",
-    "MMG_HTTP_HOST": "0.0.0.0",  # noqa: S104 - it is refused
+    "MMG_AGENT_QUEUED_MAX": "0",
+    "MMG_HTTP_HOST": "everywhere",
     "MMG_HTTP_PORT": "54_112",
     "MMG_PUBLIC_URL": "ftp://host",
+    "MMG_KEYS_FILE": "\0",
+    "MMG_KEY": "two words",
+    "MMG_TRUSTED_PROXIES": "10.0.0.0/33",
+    "MMG_CORS_ORIGINS": "https://site.example/page",
+    "MMG_RATE_LIMITS": "some",
     "MMG_WORKER_NAME": "gpu.1",
     "MMG_WORKER_HTTP_PORT": "-1",
     "MMG_ENGINES": "sketch,dalle",
@@ -60,8 +66,18 @@ BAD = {
     "OPENAI_API_KEY": "short",
     "MMG_OPENAI_URL": "api.openai.com",
     "MMG_OPENAI_MODEL": "gpt image",
+    "MMG_WEBHOOK_SECRET": "whsec_c2hvcnQ=",
+    "MMG_WEBHOOK_ALLOW": "hooks.example",
+    "MMG_ALERT_WEBHOOK_URL": "hooks.example",
+    "MMG_SITE_DIR": "~/site",
+    "MMG_NATS_NKEY": "SUABC",
+    "MMG_NATS_CREDS": "\0",
+    "MMG_NATS_CA": "~",
     "MMG_DATA_DIR": "a\0b",
     "MMG_ASSETS_DIR": "~/images",
+    "MMG_ASSETS_URL": "https://bucket.example",
+    "MMG_RETENTION_DAYS": "0",
+    "MMG_JPEG": "q80",
     "MMG_WORKFLOWS_DIR": "\0",
     "MMG_LOG_DIR": "~",
     "MMG_LOG_FORMAT": "xml",
@@ -82,10 +98,19 @@ def shown(loaded) -> dict[str, tuple[str, str]]:
 
 def test_nothing_set_gives_the_documented_defaults(tmp_path):
     loaded = load({}, tmp_path)
-    assert loaded.bus == config.Bus(url=None, port=4222, ack_wait_s=30, replicas=1)
+    assert loaded.bus == config.Bus(
+        url=None, port=4222, ack_wait_s=30, replicas=1, agent_queued_max=None
+    )
     assert loaded.bus.urls == ("nats://127.0.0.1:4222",)
     assert loaded.http == config.Http(
-        host="127.0.0.1", port=54112, public_url="http://127.0.0.1:54112"
+        host="127.0.0.1",
+        port=54112,
+        public_url="http://127.0.0.1:54112",
+        keys_file=None,
+        key=None,
+        trusted_proxies=None,
+        cors_origins=None,
+        rate_limits=True,
     )
     assert loaded.worker == config.Worker(
         name=None,
@@ -110,6 +135,10 @@ def test_nothing_set_gives_the_documented_defaults(tmp_path):
         max_wait_s={"critical": 0, "high": 30, "medium": 120, "low": 600},
         low_hours=None,
     )
+    assert loaded.webhook == config.Webhook(secret=None, allow=None, alert_url=None)
+    assert loaded.site == config.Site(dir=None, nkey=None, creds=None, ca=None)
+    assert (loaded.storage.retention_days, loaded.storage.jpeg) == (30, False)
+    assert loaded.storage.assets_url is None
     assert loaded.storage.data_dir == tmp_path / "data"
     assert loaded.storage.assets_dir == tmp_path / "generated-assets"
     assert loaded.storage.workflows_dir == Path(config.__file__).parents[2] / "workflows"
@@ -292,20 +321,12 @@ def test_a_secret_may_lie_in_a_file(tmp_path):
     assert load({}, tmp_path).bus.url == "nats://me:hush@a:4222"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "LocalHost"])
-def test_only_this_machine_may_be_listened_on(host, tmp_path):
-    assert load({"MMG_HTTP_HOST": host}, tmp_path).http.host == host.lower()
-    for outside in ("192.168.1.5", "::", "example.org", "*"):
-        assert len(faults({"MMG_HTTP_HOST": outside}, tmp_path)) == 1
-
-
 def test_the_public_address_is_derived_or_kept(tmp_path):
     derived = load({"MMG_HTTP_HOST": "::1", "MMG_HTTP_PORT": "0"}, tmp_path).http
     assert derived.bound(8080).public_url == "http://[::1]:8080"
     kept = load({"MMG_PUBLIC_URL": "https://x.org/mm/", "MMG_HTTP_PORT": "0"}, tmp_path).http
-    assert kept.bound(8080) == config.Http(
-        host="127.0.0.1", port=8080, public_url="https://x.org/mm"
-    )
+    assert kept.bound(8080) == msgspec.structs.replace(kept, port=8080)
+    assert kept.public_url == "https://x.org/mm"
 
 
 def test_settings_that_contradict_each_other_are_faults_beside_the_others(tmp_path):

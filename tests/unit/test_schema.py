@@ -24,6 +24,8 @@ from contracts.errors import HTTP_STATUS, RETRYABLE, ContractError, ErrorBody, E
 from contracts.events import Progress, Snapshot, is_terminal, kind_of
 from contracts.field_notes import NOTES
 from contracts.requests import Priority, Request
+from contracts.status import Loaded, ModelWish, WorkerModels, WorkerReport
+from contracts.status_notes import STATUS_NOTES
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = schema.files()
@@ -96,7 +98,7 @@ def test_no_field_note_is_left_over():
         for field in shape.get("properties", {})
         for key in (field, f"{name}.{field}")
     }
-    assert set(NOTES) <= known
+    assert set(NOTES) | set(STATUS_NOTES) <= known
 
 
 def test_patterns_are_plain_ecma_expressions():
@@ -118,6 +120,8 @@ def decode(message, data):
             return codec.decode_snapshot(data)
         case ErrorBody():
             return codec.decode_error(data)
+        case WorkerReport() | WorkerModels() | ModelWish() | Loaded():
+            return codec.decode_answer(data, type(message))
         case _:
             return codec.decode_link(data)
 

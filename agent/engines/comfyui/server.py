@@ -23,6 +23,10 @@ PING_S: Final = 30.0
 PING_DOWN_S: Final = 2.0
 EMPTY_MIB: Final = 256
 """With less than this no model is loaded."""
+MODEL_MIB: Final = 1024
+"""With more than this one is, whoever loaded it."""
+SOMEBODYS: Final = "unknown"
+"""A model that none of our prompts has loaded: of an earlier worker, or of people."""
 
 log = structlog.get_logger()
 
@@ -107,7 +111,8 @@ class Server:
         held_mib = stats.held_mib
         if held_mib < EMPTY_MIB:
             self.held = ()  # Freed, or started anew.
-        comfyui = ComfyUI(held=self.held, held_mib=held_mib, foreign=foreign, on_cpu=stats.on_cpu)
+        held = self.held or ((SOMEBODYS,) if held_mib > MODEL_MIB else ())
+        comfyui = ComfyUI(held=held, held_mib=held_mib, foreign=foreign, on_cpu=stats.on_cpu)
         return Occupancy(comfyui=comfyui, card=stats.card)
 
     async def free(self) -> str:
