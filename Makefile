@@ -26,7 +26,7 @@ up: $(READY) ## bus, worker and gateway in one process; SECURE=1: with keys and 
 	fi; exec $(BIN)/mmg up
 
 test: $(READY) ## all tests
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n $${JOBS:-3}
 
 mutants: $(READY) ## each guard and each named rule removed once: all must be found
 	@$(BIN)/python -m tests.simulation.mutants

@@ -13,6 +13,7 @@ from agent.bus.lanes import Delivery
 from agent.core.job import place_after
 from agent.core.steps import Append, Command, Event, Settle, Stored, Superseded, Told
 from agent.core.story import Story
+from agent.worker import Job
 from contracts.events import Link, Started, kind_of
 from tests.chaos import slow_worker
 
@@ -56,7 +57,10 @@ def ack_superseded() -> None:
 
 
 def no_fence() -> None:
-    """Append without saying which link is expected to be the last one."""
+    """Append without saying which link is expected to be the last one.
+
+    And hear of no overtaking, as if those messages were lost: the fence alone has to hold.
+    """
     store = Bus.store
 
     async def unfenced(
@@ -70,6 +74,7 @@ def no_fence() -> None:
         return await store(self, subject, data, kept, timeout_s)
 
     Bus.store = unfenced  # type: ignore[method-assign]
+    Job.is_overtaken = lambda _self, _head: False  # type: ignore[method-assign]
 
 
 def keep_files() -> None:

@@ -218,7 +218,7 @@ async def test_a_seeded_trial_loses_nothing_and_answers_nothing_twice(
 async def test_a_build_without_the_fence_is_caught(tmp_path: Path) -> None:
     harm = {"numbering", "answered_twice", "after_the_end", "succession", "attempt"}
     rules: set[str] = set()
-    for seed in range(1, 6):  # A thawed worker may hear in time that it was overtaken.
+    for seed in range(1, 4):
         rules |= await _rules_broken_by("no-fence", "frozen", tmp_path / str(seed), seed=seed)
         assert "back_pointer" in rules
         if rules & harm:

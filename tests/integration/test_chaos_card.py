@@ -1,7 +1,7 @@
 """Goal: the directed cases of the card and the clouds find nothing, in a small sample of each.
 
-Method: `tests.chaos.card_cases` at a fraction of its size; `make chaos CASE=debts` and the others run
-them in full.
+Method: `tests.chaos.card_cases` at a fraction of its size; `make chaos CASE=debts`, and so on, runs
+each in full.
 """
 
 from contextlib import aclosing

@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from agent.clock import SystemClock
 from agent.core.faults import CancelledFault, Fault, InternalFault, OutOfMemoryFault, Remedy
@@ -303,21 +304,22 @@ async def test_fact_13_ours_go_to_the_end_of_the_queue_and_say_whose_they_are():
 async def test_fact_14_out_of_memory_in_any_spelling_is_one_fault_and_a_later_try_works(
     spelling: str,
 ):
-    async with rig(traps={"oom": {"spelling": spelling, "times": 2}}) as made:
+    async with rig(traps={"oom": {"spelling": spelling}}) as made:
         fault = await fault_of(made)
         assert isinstance(fault, OutOfMemoryFault)
         assert (fault.remedy, len(fault.message) < 100) == (Remedy.RETRY, True)
         assert len((await made.draw(order(attempt=2))).pictures) == 1
 
 
-async def test_fact_14_after_the_first_out_of_memory_room_is_made_and_it_is_drawn_again():
+async def test_fact_14_what_is_drawn_again_after_out_of_memory_has_a_prompt_of_its_own():
     async with rig(traps={"oom": {"node": "VAEDecode"}}) as made:
-        assert len((await made.draw()).pictures) == 1
-        assert made.double.log.freed
+        assert isinstance(await fault_of(made), OutOfMemoryFault)
+        assert not made.double.log.freed, "that is for who keeps the card"
+        again = structs.replace(order(), again=1)
+        assert len((await made.draw(again)).pictures) == 1
         assert [how for _, how in made.double.log.ended] == ["error", "success"]
-        shares = [step.share for step in made.steps]
-        assert shares == sorted(shares), "progress does not fall with the second prompt"
-        await made.engine.forget(order())
+        assert len(made.ours) == 2
+        await made.engine.forget(again)
         assert not made.ours
 
 
