@@ -14,7 +14,7 @@ from agent.core.job import place_after
 from agent.core.steps import Append, Command, Event, Settle, Stored, Superseded, Told
 from agent.core.story import Story
 from agent.worker import Job
-from contracts.events import Link, Started, kind_of
+from contracts.events import Link, LinkHead, Started, kind_of
 from tests.chaos import slow_worker
 
 Ending = Generator[Command, Told, Superseded | None]
@@ -73,8 +73,11 @@ def no_fence() -> None:
         kept = {k: v for k, v in (headers or {}).items() if "Expected" not in k}
         return await store(self, subject, data, kept, timeout_s)
 
+    def deaf(self: Job, head: LinkHead) -> bool:
+        return False
+
     Bus.store = unfenced  # type: ignore[method-assign]
-    Job.is_overtaken = lambda _self, _head: False  # type: ignore[method-assign]
+    Job.is_overtaken = deaf  # type: ignore[method-assign]
 
 
 def keep_files() -> None:
