@@ -20,7 +20,7 @@ from agent.deliveries import read_delivery
 from agent.metrics import REDELIVERIES, REQUESTS_UNSPEAKABLE
 from agent.presence import Presence
 from agent.readiness import Readiness, StreamsGoneError
-from agent.slots import job_name
+from agent.slots import GPU, job_name
 from agent.standing_by import StandingBy
 from agent.tools import Tools
 from agent.worker import Job
@@ -32,6 +32,8 @@ from contracts.subjects import Identity
 
 INTERRUPT_S: Final = 10.0
 """How long interrupted jobs get to write what became of them."""
+START_S: Final = 0.01
+"""What a job on the card gets to start before the lanes are swept: beside it that costs time."""
 TEND_EVERY_S: Final = 1.0
 """How often those who wait are looked after: the hour, and whether a cloud may draw them."""
 IDLE_LOOKS: Final = 2
@@ -59,7 +61,8 @@ class Dispatch:
         self._drain_s = drain_s
         self._presence = Presence(tools.bus, tools.worker, self.status)
         self._standing_by = StandingBy(self._slots)
-        self._rang_s = 0.0
+        self._starts = False
+        self._limited = True
         self._tended_s = 0.0
         self._idle_elsewhere: tuple[str, ...] | None = None
         self._lanes = Lanes(tools.bus)
@@ -191,8 +194,12 @@ class Dispatch:
         """Pull whenever there is room; sleep until a bell, a freed slot or the safety sweep."""
         empty_looks = 0
         while not self._stopping:
+            if self._starts:
+                self._starts = False
+                await asyncio.sleep(START_S)
             self._tend(group)
             lanes_ = self._lanes_to_pull()
+            self._limited = len(lanes_) < len(subjects.LANES)
             delivery = await self._lanes.next(lanes_) if lanes_ else None
             if delivery is not None:
                 empty_looks = 0
@@ -275,20 +282,10 @@ class Dispatch:
         self._leaving.difference_update(keys)
 
     async def _ring_idle(self) -> None:
-        """Tell other workers, if there are any, that a slot is free here and the lanes are empty.
-
-        They hold what waits for their own slots; at most once a second.
-        """
-        now_s = self._tools.clock.monotonic_s()
+        """Tell other workers that a slot is free here and the lanes are empty."""
         kinds = tuple(kind for kind, count in self._slots.free().items() if count)
-        if not kinds or self._jobs or not self._presence.others or now_s - self._rang_s < 1:
-            return
-        self._rang_s = now_s
-        idle = Idle(worker=self._tools.worker, kinds=kinds)
-        try:
-            await self._tools.bus.publish(subjects.IDLE, codec.encode(idle))
-        except BusError as error:
-            log.info("dispatch.idle_not_told", reason=str(error))
+        if kinds and not self._jobs:
+            await self._presence.tell_idle(kinds)
 
     async def _on_idle(self, msg: Msg) -> None:
         """Give back what another worker with a free slot could begin with at once."""
@@ -313,6 +310,7 @@ class Dispatch:
             log.info("dispatch.kept", request=str(stored.who), deliveries=delivery.num_delivered)
             running.delivery = delivery
             return
+        self._starts = bool(self._slots.free().get(GPU))
         job = Job(self._tools, delivery, stored)
         self._jobs[key] = job
         self._idle.clear()
@@ -329,7 +327,10 @@ class Dispatch:
             self._forget(key)
 
     def _wake(self) -> None:
-        self._lanes.wake()
+        """A slot was taken or freed; where the room was never full, a bell tells what comes."""
+        if self._limited:
+            self._starts = True
+            self._lanes.wake()
 
     def _forget(self, key: tuple[Identity, int]) -> None:
         self._jobs.pop(key, None)

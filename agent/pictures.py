@@ -3,6 +3,7 @@
 What lost is removed, what won is polished. It must not draw or speak on the bus.
 """
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -16,6 +17,9 @@ from agent.prompting import Prompting
 from agent.tools import Tools
 
 IMAGE_PATH: Final = "$.options.image"
+START_S: Final = 0.008
+"""How long a picture waits to be stored while the next job starts: two threads of one interpreter
+would slow that start down, and the card costs more than the disk."""
 
 log = structlog.get_logger()
 
@@ -44,8 +48,15 @@ class Pictures:
             raise PictureMissingFault("no such picture is kept here", IMAGE_PATH)
         return data
 
-    async def keep(self, drawing: Drawing, prompting: Prompting, percent: int) -> Event:
-        """Store the pictures just drawn, with the record beside them."""
+    async def keep(
+        self, drawing: Drawing, prompting: Prompting, percent: int, *, awaited: bool = False
+    ) -> Event:
+        """Store the pictures just drawn, with the record beside them.
+
+        `awaited`: another job starts on the card at this moment, and goes first.
+        """
+        if awaited:
+            await asyncio.sleep(START_S)
         stored, request = self._stored, self._stored.request
         assert request is not None, "an unreadable request is never drawn"
         generation, drawing.generation = drawing.generation, None

@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 
 from agent.bus.connection import Bus, BusError
 from contracts import codec, subjects
-from contracts.events import WorkerStatus
+from contracts.events import Idle, WorkerStatus
 
 EVERY_S: Final = 10.0
+IDLE_EVERY_S: Final = 1.0
 GONE_S: Final = 30.0
 """Who was not heard for so long is not there any more."""
 OTHERS_MAX: Final = 10_000
@@ -32,6 +33,7 @@ class Presence:
         self._worker = worker
         self._status = status
         self._heard: dict[str, float] = {}
+        self._rang_s = 0.0
         self._met = asyncio.Event()
         """Somebody was heard for the first time, and does not know of this worker yet."""
 
@@ -58,6 +60,21 @@ class Presence:
                         await self._met.wait()
         finally:
             await self._bus.unsubscribe(heard)
+
+    async def tell_idle(self, kinds: tuple[str, ...]) -> None:
+        """Tell other workers, if there are any, that slots of these kinds are free here.
+
+        They hold what waits for their own slots; at most once a second.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if not self.others or now_s - self._rang_s < IDLE_EVERY_S:
+            return
+        self._rang_s = now_s
+        try:
+            idle = Idle(worker=self._worker, kinds=kinds)
+            await self._bus.publish(subjects.IDLE, codec.encode(idle))
+        except BusError as error:
+            log.info("presence.idle_not_told", reason=str(error))
 
     async def _on_worker(self, msg: Msg) -> None:
         name = msg.subject.rsplit(".", 1)[1]

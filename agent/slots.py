@@ -285,6 +285,12 @@ class HeldSlot:
         return self._got(wish.candidate)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether another job of this worker is about to start on the card it had last."""
+        keeper = self._keeper()
+        return keeper is not None and bool(keeper.arbiter.waiting)
+
+    @property
     def has_card(self) -> bool:
         """Whether it holds a card, and not a place."""
         keeper = self._keeper()

@@ -199,7 +199,9 @@ class Job:
             case Keep():
                 assert self._drawing is not None, "pictures are stored after they are drawn"
                 percent = self._telling.percent
-                return await self._pictures.keep(self._drawing, self._prompting, percent)
+                awaited = self.slot.is_awaited
+                drawing, words = self._drawing, self._prompting
+                return await self._pictures.keep(drawing, words, percent, awaited=awaited)
             case Look():
                 return self._seen()
             case TakeSlot():
