@@ -87,3 +87,15 @@ async def handshake(gate: Rig, path: str, **options: Any) -> int:
             return 101
     except aiohttp.WSServerHandshakeError as refused:
         return refused.status
+
+
+@asynccontextmanager
+async def fresh_connections(site: Guarded) -> AsyncIterator[None]:
+    """Let each request have its own connection: one that is kept would be closed as idle too."""
+    kept = site.gate.http
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
+        site.gate.http = http
+        try:
+            yield
+        finally:
+            site.gate.http = kept

@@ -18,7 +18,7 @@ from agent.gateway import GatewaySettings, keys
 from agent.gateway.keys import KeyFileError, Role
 from contracts import subjects
 from contracts.requests import Priority
-from tests.integration.access_rig import API, IMAGE, guarded, handshake, raw
+from tests.integration.access_rig import API, IMAGE, fresh_connections, guarded, handshake, raw
 from tests.integration.gateway_rig import Story, frames, rig, until
 
 OTHERS = f"{API}/requests/theirs"
@@ -231,7 +231,7 @@ async def test_an_oversized_body_and_oversized_headers_are_cut_off(site):
 async def test_two_hundred_clients_that_never_finish_keep_nobody_out(tmp_path, monkeypatch):
     monkeypatch.setattr("agent.gateway.server.IDLE_TIMEOUT_S", 0.3)
     monkeypatch.setattr("agent.gateway.server.LINGER_S", 0.0)
-    async with guarded(tmp_path) as site:
+    async with guarded(tmp_path) as site, fresh_connections(site):
         head = f"POST {API}/generate HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
         slow = [
             await asyncio.open_connection("127.0.0.1", site.gate.gateway.port) for _ in range(200)

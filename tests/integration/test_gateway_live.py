@@ -137,7 +137,9 @@ async def test_previews_come_as_binary_frames_only_to_who_wants_them_and_while_i
     picture = codec.encode_preview("r1", 1, 5, b"\xff\xd8jpeg")
     async with gate.socket("r1", "?previews=1") as wanting, gate.socket("r1") as plain:
         await gate.own.publish(subjects.preview(story.who), picture)
-        await story.started()
+        await gate.own.flush()
+        async with gate.http.get(f"{gate.url}/healthz"):  # By now the gateway has heard it.
+            await story.started()
         assert await frame(wanting) == await frame(plain) == story.written[0]
         await gate.own.publish(subjects.preview(story.who), picture)
         message = await wanting.receive(timeout=10)
