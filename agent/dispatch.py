@@ -6,6 +6,7 @@ finish, then hands the rest back in their order. What happens to one request is 
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
@@ -72,6 +73,7 @@ class Dispatch:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._collects = False
         self._gone: StreamsGoneError | None = None
 
     @property
@@ -321,10 +323,11 @@ class Dispatch:
             await job.carry(error)
         except Exception:  # A broken job must not end the others; its delivery lapses.
             log.exception("job.broke", request=str(job.stored.who))
-        if job.handed_back and not self._stopping:
+        if job.handed_back and self._collects:
+            return
+        if job.handed_back:
             await self._hand_back(job)
-        if not (job.handed_back and self._stopping):
-            self._forget(key)
+        self._forget(key)
 
     def _wake(self) -> None:
         """A slot was taken or freed; where the room was never full, a bell tells what comes."""
@@ -353,11 +356,18 @@ class Dispatch:
         """Hand back who waits, let jobs finish for `drain_s`, interrupt the rest."""
         if self._jobs:
             log.info("dispatch.draining", jobs=self.running, at_most_s=self._drain_s)
-        for job in self._waiting():
-            await job.interrupt("stop", f"worker {self._tools.worker} stops")
-        if not await self._wait_idle(self._drain_s):
+        why = f"worker {self._tools.worker} stops"
+        waiting = sorted((job.stored.seq, job.stored.who) for job in self._waiting())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERRUPT_S):
+                await self._return([(who, seq) for seq, who in waiting], why)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                await self._idle.wait()
+        if self._jobs:
+            self._collects = True
             for job in tuple(self._jobs.values()):
-                await job.interrupt("stop", f"worker {self._tools.worker} stops")
+                await job.interrupt("stop", why)
             await self._wait_done()
         for key in sorted(self._jobs, key=lambda key: key[1]):
             held = self._jobs.get(key)
@@ -365,14 +375,6 @@ class Dispatch:
             if held is not None and held.handed_back:
                 await self._hand_back(held)
                 self._forget(key)
-
-    async def _wait_idle(self, timeout_s: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def _wait_done(self) -> None:
         """Wait until every job has ended or waits to be handed back, but not for ever.

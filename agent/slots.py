@@ -268,7 +268,7 @@ class HeldSlot:
     async def take(self, wish: TakeSlot, holder: Holder) -> Placed | Elsewhere:
         """Wait for a slot for the candidate, in its order."""
         self.free()
-        self._is_done = False
+        self._is_done = self.downgraded = False
         self.stuck_since_s = None
         self._wish, self.kind = wish, wish.candidate.slot
         if self.kind == GPU and self._slots.keepers:
@@ -342,8 +342,8 @@ class HeldSlot:
 
     def ran(self, seconds: float) -> None:
         """Note how long the run took that has just succeeded."""
-        if self._wish is not None and self._stored.request is not None:
-            self._slots.durations.learn(self._wish.candidate, self._stored.request, seconds)
+        if self.candidate is not None and self._stored.request is not None:
+            self._slots.durations.learn(self.candidate, self._stored.request, seconds)
 
     async def _lease(self, wish: TakeSlot, holder: Holder) -> Placed | Elsewhere:
         name, keeper = min(

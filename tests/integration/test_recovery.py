@@ -250,3 +250,22 @@ async def test_streams_deleted_under_a_worker_raise_an_alert_and_end_it(
     assert "error" not in json.loads(alert.data)
     answer = await agent.nc.request("$JS.API.STREAM.INFO.MMG_REQUESTS", b"")
     assert json.loads(answer.data)["error"]["code"] == 404, "never made anew by a worker"
+
+
+async def test_stop_hands_back_what_waits_at_once_and_ends_with_the_running_job(
+    tmp_path: Path, server: EmbeddedServer, agent: Agent
+) -> None:
+    engine = ScriptedEngine(seconds=2.0)
+    async with worker_with(
+        server, tmp_path, engine, slots=1, drain_s=300.0, lookahead=16
+    ) as dispatch:
+        await agent.image("r1")
+        await until(lambda: dispatch.status().running, "the job that draws")
+        await agent.image("r2")
+        await agent.image("r3")
+        await until(lambda: len(dispatch.status().waiting) == 2, "those that wait for the slot")
+    assert kinds(await agent.chain("r1")) == ["started", "completed"]
+    assert await agent.chain("r2") == await agent.chain("r3") == []
+    async with worker_with(server, tmp_path, ScriptedEngine(), name="w2", slots=1):
+        second, third = await agent.ended("r2"), await agent.ended("r3")
+    assert second[0]["at"] < third[0]["at"], "in their order"
