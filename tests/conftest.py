@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,6 +19,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 PASSES_TO_END = 5
 """Passes of the loop that a task just cancelled gets to end; it needs one per await it is in."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _host_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give each test process a folder for locks: names and cards are locked once per host.
+
+    Otherwise the `w1` of a test keeps that of a test in another process from starting.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("host")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
 
 
 @pytest.fixture(autouse=True)
