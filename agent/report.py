@@ -34,6 +34,7 @@ from contracts.status import (
     MoneyState,
     RunningJob,
     SlotState,
+    UnknownState,
     WaitingJob,
     WorkerReport,
 )
@@ -218,6 +219,12 @@ class Reporter:
                     usd=hold.amount / MICRO,
                 )
                 for hold in books.holds[:HOLDS_MAX]
+            ),
+            unknown=tuple(
+                UnknownState(
+                    request=one.request, engine=one.engine, day=one.day, usd=one.amount / MICRO
+                )
+                for one in books.unknown[: -HOLDS_MAX - 1 : -1]
             ),
         )
 

@@ -206,10 +206,11 @@ class Turnstile:
         if hold is None:
             return
         if isinstance(outcome, BaseException):
-            usd = money.spent_by(outcome, hold.amount / money.MICRO)
+            usd, doubt_usd = money.spent_by(outcome, hold.amount / money.MICRO)
         else:
-            usd = outcome.cost_usd
-        await books.settle(self._bus, hold.id, usd, self._clock.now().date())
+            usd, doubt_usd = outcome.cost_usd, 0.0
+        today = self._clock.now().date()
+        await books.settle(self._bus, hold.id, usd, today, doubt_usd=doubt_usd)
 
     async def _judge(self, ticket: Ticket, outcome: Generation | BaseException) -> None:
         engine = ticket.engine

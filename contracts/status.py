@@ -206,10 +206,20 @@ class HoldState(Struct, frozen=True, kw_only=True):
     usd: float
 
 
+class UnknownState(Struct, frozen=True, kw_only=True):
+    """A paid call whose end nobody knows: it counts as spent, and the bill may not have it."""
+
+    request: str
+    engine: str
+    day: str
+    usd: float
+
+
 class MoneyState(Struct, frozen=True, kw_only=True):
     """Budgets and what is spent, of all workers together. Units: US dollars; null: no limit.
 
-    `day` is UTC, YYYY-MM-DD. `by_requester` is of that day, the largest first.
+    `day` is UTC, YYYY-MM-DD. `by_requester` is of that day, the largest first. `unknown` is of all
+    days, the newest first.
     """
 
     day: str
@@ -220,6 +230,7 @@ class MoneyState(Struct, frozen=True, kw_only=True):
     requester_limit_usd: float | None
     by_requester: tuple[tuple[str, float], ...]
     holds: tuple[HoldState, ...]
+    unknown: tuple[UnknownState, ...] = ()
 
 
 class RaisedAlert(Struct, frozen=True, kw_only=True):

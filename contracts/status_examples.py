@@ -28,6 +28,7 @@ from contracts.status import (
     SlotState,
     TenantModels,
     TenantState,
+    UnknownState,
     WaitingJob,
     WorkerModels,
     WorkerReport,
@@ -170,6 +171,9 @@ REPORT: Final = WorkerReport(
         requester_limit_usd=None,
         by_requester=(("L2-05-03", 1.2), ("user", 0.03)),
         holds=(HoldState(request="L2-05-03.cover-9", engine="openai", worker="gpu-2", usd=0.03),),
+        unknown=(
+            UnknownState(request="user.logo-2", engine="stability", day="2026-03-01", usd=0.03),
+        ),
     ),
     alerts=(
         RaisedAlert(

@@ -56,7 +56,9 @@ class Cloud:
         assert KEY not in said
         assert fault.message
         charged = self.double.charged_usd - before
-        assert spent_by(fault, 9.0) >= charged - 1e-9, "never less than was charged"
+        spent_usd, doubt_usd = spent_by(fault, 9.0)
+        assert spent_usd >= charged - 1e-9, "never less than was charged"
+        assert spent_usd - doubt_usd <= charged + 1e-9, "what is no doubt was charged"
         return fault
 
 

@@ -51,9 +51,15 @@ async def reserve(bus: Bus, hold: Hold, limits: Limits, today: date) -> Refusal 
     return await _change(bus, MONEY_KEY, Books(), step)
 
 
-async def settle(bus: Bus, hold_id: str, usd: float, today: date) -> None:
+async def settle(
+    bus: Bus, hold_id: str, usd: float, today: date, *, doubt_usd: float = 0.0
+) -> None:
     """Write down what a call has cost and end its hold. Raises: BusError; the hold stays then."""
-    await _change(bus, MONEY_KEY, Books(), lambda books: money.settle(books, hold_id, usd, today))
+
+    def step(books: Books) -> Books:
+        return money.settle(books, hold_id, usd, today, doubt_usd=doubt_usd)
+
+    await _change(bus, MONEY_KEY, Books(), step)
 
 
 async def refund(bus: Bus, hold_id: str, today: date) -> None:

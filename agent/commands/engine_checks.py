@@ -13,7 +13,7 @@ from agent.commands.findings import Finding
 from agent.config import Config
 from agent.core.card import Card, Loaded
 from agent.core.faults import Fault
-from agent.core.money import rolled
+from agent.core.money import MICRO, rolled
 from agent.engines.cloud import CloudEngine
 from agent.engines.comfyui import ComfyEngine
 from agent.engines.protocol import Brand, Engine, EngineJob
@@ -205,6 +205,9 @@ async def money(bus: Bus, config: Config) -> list[Finding]:
     found = rolled(await books.read_money(bus), SystemClock().now().date())
     seen = f"${found.spent_usd:.2f} of ${cloud.day_usd:.2f} spent today"
     seen += f", ${found.held_usd:.2f} held" if found.holds else ""
+    doubts = [one.amount for one in found.unknown if one.day == found.day]
+    if doubts:
+        seen += f", ${sum(doubts) / MICRO:.2f} of it with unknown outcome ({len(doubts)} calls)"
     if found.spent_usd + found.held_usd >= NEARLY * cloud.day_usd:
         way_out = "clouds draw again after 00:00 UTC, or with a larger MMG_CLOUD_DAY_USD"
         return [Finding.warn("money", seen, way_out)]

@@ -7,7 +7,7 @@ The rules:
 
 1. Amounts are whole millionths of a US dollar, rounded up: the books never say less than was spent.
 2. Held money counts as spent until it is settled or given back. A call without a known end is
-   settled at what was held.
+   settled at what was held, and listed: what the books say beyond the bill is what is listed.
 3. A new day (UTC) starts with nothing spent; what is held moves into it. The day never goes back.
 4. Each step may be told twice: the same hold is reserved once and settled once.
 """
@@ -22,6 +22,8 @@ from agent.core.faults import CancelledFault, Fault, Remedy
 from contracts.errors import ErrorCode
 
 MICRO: Final = 1_000_000
+UNKNOWN_MAX: Final = 200
+"""Purchases whose end nobody knows that are listed; the oldest are dropped first, still counted."""
 REQUESTS_MAX: Final = 2_000
 """Requests whose spending is remembered; the oldest are forgotten first, they ended long ago."""
 
@@ -34,12 +36,16 @@ _WORDS: Final[dict[Scope, str]] = {
 
 
 class PaidFault(Fault):
-    """A try failed at an engine that costs money; `spent_usd` is what it cost all the same."""
+    """A try failed at an engine that costs money; `spent_usd` is what it cost all the same.
+
+    `doubt_usd` is how much of that counts as spent only because nobody knows.
+    """
 
     def __init__(self, message: str, detail: str | None = None, *, spent_usd: float = 0.0) -> None:
         """Keep what was spent beside the sentence."""
         super().__init__(message, detail)
         self.spent_usd = spent_usd
+        self.doubt_usd = 0.0
 
 
 class UnknownOutcomeFault(PaidFault):
@@ -47,6 +53,11 @@ class UnknownOutcomeFault(PaidFault):
 
     code = ErrorCode.UNKNOWN_OUTCOME
     remedy = Remedy.OTHER_ENGINE
+
+    def __init__(self, message: str, detail: str | None = None, *, spent_usd: float = 0.0) -> None:
+        """Doubt all of it; what calls before this one cost is added to `spent_usd` alone."""
+        super().__init__(message, detail, spent_usd=spent_usd)
+        self.doubt_usd = spent_usd
 
 
 class BudgetExceededFault(PaidFault):
@@ -57,12 +68,13 @@ class BudgetExceededFault(PaidFault):
 
 
 class PaidCancelledFault(CancelledFault):
-    """The job was interrupted; what was under way counts as spent."""
+    """The job was interrupted; what was under way counts as spent: `doubt_usd` of `spent_usd`."""
 
-    def __init__(self, message: str, *, spent_usd: float) -> None:
+    def __init__(self, message: str, *, spent_usd: float, doubt_usd: float = 0.0) -> None:
         """Keep what was spent beside the sentence."""
         super().__init__(message)
         self.spent_usd = spent_usd
+        self.doubt_usd = doubt_usd
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +99,21 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
 
 
+class Unknown(msgspec.Struct, frozen=True, kw_only=True):
+    """A purchase whose end nobody knows: `amount` of it counts as spent. Units: see `Hold`."""
+
+    id: str
+    request: str
+    engine: str
+    day: str
+    amount: int
+
+
 class Books(msgspec.Struct, frozen=True, kw_only=True):
     """What was spent on `day` (UTC, YYYY-MM-DD), and what is held. Units: see `Hold`.
 
-    `before` is what requests spent on the day before: one may live over midnight.
+    `before` is what requests spent on the day before: one may live over midnight. `unknown` is
+    of all days, the newest last.
     """
 
     day: str = ""
@@ -99,6 +122,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     requests: dict[str, int] = {}
     before: dict[str, int] = {}
     holds: tuple[Hold, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
 
     @property
     def spent_usd(self) -> float:
@@ -150,7 +174,8 @@ def rolled(books: Books, today: date) -> Books:
     if day <= books.day:
         return books
     follows = books.day != "" and (today - date.fromisoformat(books.day)).days == 1
-    return Books(day=day, before=books.requests if follows else {}, holds=books.holds)
+    before = books.requests if follows else {}
+    return Books(day=day, before=before, holds=books.holds, unknown=books.unknown)
 
 
 def reserve(books: Books, hold: Hold, limits: Limits, today: date) -> Books | Refusal:
@@ -177,9 +202,12 @@ def reserve(books: Books, hold: Hold, limits: Limits, today: date) -> Books | Re
     return msgspec.structs.replace(books, holds=(*books.holds, hold))
 
 
-def settle(books: Books, hold_id: str, usd: float, today: date) -> Books:
-    """End a hold with what the attempt really cost; a hold that is gone was settled before."""
-    return _ended(rolled(books, today), hold_id, micro(usd))
+def settle(books: Books, hold_id: str, usd: float, today: date, *, doubt_usd: float = 0.0) -> Books:
+    """End a hold with what the attempt really cost; a hold that is gone was settled before.
+
+    `doubt_usd`: how much of `usd` nobody knows. It is listed.
+    """
+    return _ended(rolled(books, today), hold_id, micro(usd), micro(doubt_usd))
 
 
 def refund(books: Books, hold_id: str, today: date) -> Books:
@@ -191,7 +219,7 @@ def forfeit(books: Books, hold_id: str, today: date) -> Books:
     """Count a hold as spent in full: nobody will ever know how its call ended."""
     found = next((hold for hold in books.holds if hold.id == hold_id), None)
     books = rolled(books, today)
-    return books if found is None else _ended(books, hold_id, found.amount)
+    return books if found is None else _ended(books, hold_id, found.amount, found.amount)
 
 
 def forfeit_lost(books: Books, worker: str, today: date) -> Books:
@@ -202,14 +230,15 @@ def forfeit_lost(books: Books, worker: str, today: date) -> Books:
     return rolled(books, today)
 
 
-def spent_by(error: BaseException, reserved_usd: float) -> float:
-    """Return what a try that ended in `error` counts as. Units: US dollars.
+def spent_by(error: BaseException, reserved_usd: float) -> tuple[float, float]:
+    """Return what a try that ended in `error` counts as, and how much of it is doubt.
 
     An error that does not say what it cost leaves the outcome unknown: all that was reserved.
+    Units: US dollars.
     """
     if isinstance(error, PaidFault | PaidCancelledFault):
-        return error.spent_usd
-    return reserved_usd
+        return error.spent_usd, error.doubt_usd
+    return reserved_usd, reserved_usd
 
 
 def _of_request(books: Books, request: str) -> int:
@@ -222,20 +251,27 @@ def _of_requester(books: Books, requester: str) -> int:
     return books.requesters.get(requester, 0) + held
 
 
-def _ended(books: Books, hold_id: str, amount: int) -> Books:
-    """Take a hold out of the books and count `amount` for it."""
+def _ended(books: Books, hold_id: str, amount: int, doubt: int = 0) -> Books:
+    """Take a hold out of the books, count `amount` for it, and list the doubt."""
     found = next((hold for hold in books.holds if hold.id == hold_id), None)
     if found is None:  # Rule 4: it was settled when this was told first.
         return books
     left = tuple(hold for hold in books.holds if hold.id != hold_id)
     if amount == 0:
         return msgspec.structs.replace(books, holds=left)
+    unknown = books.unknown
+    if doubt:
+        listed = Unknown(
+            id=hold_id, request=found.request, engine=found.engine, day=books.day, amount=doubt
+        )
+        unknown = (*unknown, listed)[-UNKNOWN_MAX:]
     return msgspec.structs.replace(
         books,
         spent=books.spent + amount,
         requesters=_plus(books.requesters, found.requester, amount),
         requests=_plus(books.requests, found.request, amount),
         holds=left,
+        unknown=unknown,
     )
 
 

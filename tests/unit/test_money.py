@@ -79,6 +79,7 @@ class Tally:
         self.spent: dict[tuple[str, str], float] = {}
         self.dearer = 0.0
         self.number = 0
+        self.doubts: list[tuple[str, int]] = []
 
     def add(self, kind: str, name: str, usd: float) -> None:
         key = (max(self.today.isoformat(), self.books.day), f"{kind}.{name}")
@@ -89,6 +90,10 @@ class Tally:
         self.dearer += max(0.0, usd - one.amount / money.MICRO)
         for kind, name in (("day", ""), ("requester", one.requester), ("request", one.request)):
             self.add(kind, name, usd)
+
+    def doubt(self, one: Hold, amount: int) -> None:
+        if amount:
+            self.doubts.append((one.id, amount))
 
     def of(self, kind: str, name: str = "") -> float:
         return self.spent.get((self.books.day, f"{kind}.{name}"), 0.0)
@@ -109,18 +114,22 @@ class Tally:
         elif what == "lost":
             self.books = money.forfeit_lost(books, str(which), today)
             for one in [one for one in self.open if one.worker == which]:
+                self.doubt(one, one.amount)
                 self.end(one, one.amount / money.MICRO)
         elif self.open:
             assert isinstance(which, int)
             one = self.open[which % len(self.open)]
             if what == "settle":
-                self.books = money.settle(books, one.id, usd, today)
+                doubt_usd = usd / 2 if which % 2 else 0.0
+                self.books = money.settle(books, one.id, usd, today, doubt_usd=doubt_usd)
+                self.doubt(one, micro(doubt_usd))
                 self.end(one, usd)
             elif what == "refund":
                 self.books = money.refund(books, one.id, today)
                 self.open.remove(one)
             else:
                 self.books = money.forfeit(books, one.id, today)
+                self.doubt(one, one.amount)
                 self.end(one, one.amount / money.MICRO)
 
     def check_limits(self, one: Hold) -> None:
@@ -146,6 +155,7 @@ def test_the_books_never_say_less_than_was_spent_and_no_budget_is_passed(acts):
             assert amount / money.MICRO >= tally.of("requester", name) - 1e-9
         for name, amount in books.requests.items():
             assert amount / money.MICRO >= tally.of("request", name) - 1e-9
+        assert [(one.id, one.amount) for one in books.unknown] == tally.doubts
         assert sum(books.requesters.values()) == sum(books.requests.values()) == books.spent
         assert json.decode(json.encode(books), type=Books) == books
 
@@ -263,17 +273,45 @@ def test_the_memory_of_requests_has_a_bound_and_forgets_the_oldest(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "counted"),
     [
-        (UnknownOutcomeFault("lost", spent_usd=0.08), 0.08),
-        (BudgetExceededFault("empty"), 0.0),
-        (PaidCancelledFault("stopped", spent_usd=0.03), 0.03),
-        (CancelledFault("stopped by an engine that does not say"), 0.5),
-        (HangFault("too long"), 0.5),
-        (EngineDownFault("not said"), 0.5),
-        (RuntimeError("broke"), 0.5),
+        (UnknownOutcomeFault("lost", spent_usd=0.08), (0.08, 0.08)),
+        (BudgetExceededFault("empty"), (0.0, 0.0)),
+        (PaidCancelledFault("stopped", spent_usd=0.03), (0.03, 0.0)),
+        (PaidCancelledFault("stopped", spent_usd=0.03, doubt_usd=0.01), (0.03, 0.01)),
+        (CancelledFault("stopped by an engine that does not say"), (0.5, 0.5)),
+        (HangFault("too long"), (0.5, 0.5)),
+        (EngineDownFault("not said"), (0.5, 0.5)),
+        (RuntimeError("broke"), (0.5, 0.5)),
     ],
 )
 def test_an_error_that_does_not_say_what_it_cost_counts_as_all_that_was_held(error, counted):
     assert money.spent_by(error, 0.5) == counted
+
+
+def test_what_nobody_knows_is_listed_with_its_amount_and_what_is_known_is_not():
+    books = bought(Books(), hold("a.r1"), 0.1)
+    assert books.unknown == ()
+    lost = hold("a.r2", 0.2)
+    books = money.forfeit(held(books, lost), lost.id, TODAY)
+    cut = hold("a.r3", 0.3)
+    books = money.settle(held(books, cut), cut.id, 0.3, TODAY, doubt_usd=0.1)
+    listed = [(one.id, one.request, one.engine, one.amount) for one in books.unknown]
+    assert listed == [
+        (lost.id, "a.r2", "stability", micro(0.2)),
+        (cut.id, "a.r3", "stability", micro(0.1)),
+    ]
+    assert books.spent == micro(0.6)
+
+
+def test_the_list_of_unknown_ends_is_bounded_and_lives_on_over_midnight(monkeypatch):
+    monkeypatch.setattr(money, "UNKNOWN_MAX", 2)
+    books = Books()
+    for number in (1, 2, 3):
+        books = held(books, hold(f"a.r{number}"))
+        books = money.forfeit(books, hold(f"a.r{number}").id, TODAY)
+    books = money.rolled(books, TODAY + timedelta(days=1))
+    listed = [(one.request, one.day) for one in books.unknown]
+    assert listed == [("a.r2", TODAY.isoformat()), ("a.r3", TODAY.isoformat())]
+    assert books.spent == 0
 
 
 def test_a_hold_is_named_after_its_attempt_and_engine():

@@ -52,11 +52,6 @@ class _Errand:
         self._report = report
         self._step = 0
 
-    @property
-    def counted_usd(self) -> float:
-        """What this job counts as, if it ended now."""
-        return self.spent_usd + self.doubt_usd
-
     def tell(self, step: int, message: str, eta_s: float | None = None) -> None:
         """Report how far the call under way is; never less than before."""
         self._step = max(self._step, self.done * STEPS + step)
@@ -301,8 +296,11 @@ class CloudEngine:
             stop.cancel()
         if done:
             return buying.result()
-        title, spent_usd = self._provider.title, errand.counted_usd
-        return PaidCancelledFault(f"stopped waiting for {title}", spent_usd=spent_usd)
+        return PaidCancelledFault(
+            f"stopped waiting for {self._provider.title}",
+            spent_usd=errand.spent_usd + errand.doubt_usd,
+            doubt_usd=errand.doubt_usd,
+        )
 
     # --- what is learned -----------------------------------------------------------------------
 

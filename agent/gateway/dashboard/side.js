@@ -185,6 +185,8 @@ export function money(workers, month) {
         }),
       );
     if (told.held_usd) parts.push(line("Set aside for calls under way", usd(told.held_usd)));
+    const doubt = (told.unknown ?? []).reduce((sum, one) => sum + one.usd, 0);
+    if (doubt) parts.push(line("Counted as spent, outcome unknown", usd(doubt)));
     for (const [who, spent] of told.by_requester.slice(0, 3))
       parts.push(line(who.replaceAll("-", "."), usd(spent)));
   }

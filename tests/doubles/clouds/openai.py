@@ -80,7 +80,7 @@ class OpenAIDouble(CloudDouble):
         usage = _usage(body, width * height, count)
         details = usage["input_tokens_details"]
         usd = details["text_tokens"] * 5e-6 + usage["output_tokens"] * 30e-6
-        self.charge(body["model"], usd)
+        self.charge(body["model"], usd, body["prompt"])
         made = range(count - 1 if name == "fewer" else count)
         stamp = time.monotonic_ns()  # The same call gives another picture: there is no seed.
         drawn = [png(width, height, body["prompt"], stamp, index) for index in made]

@@ -20,10 +20,11 @@ SHUTDOWN_S = 0.2
 
 @dataclass(frozen=True)
 class Charge:
-    """A picture that was charged: of which model, how much."""
+    """A picture that was charged: of which model, how much, for which prompt."""
 
     model: str
     usd: float
+    prompt: str = ""
 
 
 @dataclass
@@ -224,9 +225,9 @@ class CloudDouble:
                 return web.Response(text=values["body"], content_type="application/json")
         return answer
 
-    def charge(self, model: str, usd: float) -> None:
+    def charge(self, model: str, usd: float, prompt: str) -> None:
         """Write a picture into the ledger and take its price off the account."""
-        self.ledger.append(Charge(model, usd))
+        self.ledger.append(Charge(model, usd, prompt))
         self.credit_usd -= usd
 
     # --- control --------------------------------------------------------------------------------

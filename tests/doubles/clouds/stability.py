@@ -95,7 +95,7 @@ class StabilityDouble(CloudDouble):
         pixels = 1_500_000 if kind == "core" else 1_048_576
         width, height = size(form.get("aspect_ratio", "1:1"), pixels)
         data = png(width, height, model, form["prompt"], form.get("negative_prompt"), seed)
-        self.charge(model, usd)
+        self.charge(model, usd, form["prompt"])
         filtered = name == "filtered" or "[filtered]" in form["prompt"]
         reason = "CONTENT_FILTERED" if filtered else values.get("reason", "SUCCESS")
         data = b"no picture at all" if name == "no_png" else blurred(data) if filtered else data
@@ -153,7 +153,7 @@ class StabilityDouble(CloudDouble):
             return self.error_v1(400, "invalid_prompts", "Invalid prompts detected")
         await asyncio.sleep(self.draw_s)
         usd = 0.009 * max(1.0, steps / 30)
-        self.charge(engine, usd)
+        self.charge(engine, usd, repr(texts))
         seed = body.get("seed", 0)
         data = png(body["width"], body["height"], engine, repr(texts), seed)
         filtered = name == "filtered"
