@@ -1,13 +1,13 @@
 """The operators' stream: every link, progress and alert as they come, and previews if wanted.
 
-One ear on the relay; a frame is built once, however many clients get it. A client that does not
-keep up is closed. Must not read history: a client asks for queue and history itself.
+One ear on the relay. What is heard within a moment is made into bytes once and written to every
+client that keeps up; one that does not is sent to by itself, and closed when it falls too far
+behind. Must not read history: a client asks for queue and history itself.
 """
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -17,21 +17,20 @@ from aiohttp import WSMsgType, web
 from agent.gateway.describing import Described, Param, described, number
 from agent.gateway.origin import check_origin
 from agent.gateway.problems import SOCKET
-from agent.gateway.relay import GOING_AWAY, TOO_SLOW, Heard, Relay
+from agent.gateway.relay import GOING_AWAY, Heard, Relay
 from agent.gateway.settings import SOCKET_PATH, GatewaySettings
 from agent.gateway.sockets import Sockets
-from agent.gateway.talking import converse, sender, upgrade
+from agent.gateway.talking import converse, sender, straight, upgrade
 from agent.gateway.talking import number as asked_number
+from agent.gateway.tap import Kept, Tap, frames
 from agent.ledger import Ledger
 from agent.ledger.database import LedgerError
 from agent.ledger.reading import Trouble
 from contracts.events import Alert
-from contracts.subjects import Identity
 
-FRAMES_MAX: Final = 4096
-BYTES_MAX: Final = 8 * 1024 * 1024
-"""What one client may have ahead of it; one more and it is too slow."""
-WAIT_S: Final = 30.0
+TICK_S: Final = 0.05
+"""What comes sooner after the last write waits for the next: twenty writes a second are enough for
+a person, and a thousand clients cost one loop over them each, not one for each event."""
 
 log = structlog.get_logger()
 
@@ -50,65 +49,6 @@ class Resync(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
     """Something may have been missed: ask for queue and history again."""
 
 
-class Tap:
-    """What one client has not been sent: frames in order, and the newest progress and preview."""
-
-    def __init__(self, *, previews: bool) -> None:
-        """Begin empty."""
-        self.previews = previews
-        self.end_code: int | None = None
-        self.on_end: Callable[[], None] | None = None
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0
-        self._newest: dict[tuple[str, Identity], bytes] = {}
-        self._changed = asyncio.Event()
-
-    def offer(self, frame: bytes) -> None:
-        """Keep a frame, or end the stream of a client that is too slow."""
-        if self.end_code is not None:
-            return
-        self._frames.append(frame)
-        self._bytes += len(frame)
-        if len(self._frames) > FRAMES_MAX or self._bytes > BYTES_MAX:
-            self.end(TOO_SLOW)
-        self._changed.set()
-
-    def offer_newest(self, what: str, who: Identity, frame: bytes) -> None:
-        """Keep a frame in place of the one before of this kind: only the newest is worth anything.
-
-        Their number is bounded by what runs at once; a flood of them is cut.
-        """
-        if self.end_code is None and (what != "preview" or self.previews):
-            self._newest[what, who] = frame
-            if len(self._newest) > FRAMES_MAX:
-                del self._newest[next(iter(self._newest))]
-            self._changed.set()
-
-    def end(self, code: int) -> None:
-        """End the stream and interrupt a sender that is stuck."""
-        if self.end_code is not None:
-            return
-        self.end_code = code
-        self._frames.clear()
-        self._newest.clear()
-        self._changed.set()
-        if self.on_end is not None:
-            self.on_end()
-
-    async def take(self) -> tuple[str, bytes]:
-        """Wait for what is to be sent next: frames in order come before what is only newest."""
-        while True:
-            if self._frames:
-                frame = self._frames.popleft()
-                self._bytes -= len(frame)
-                return "text", frame
-            if self._newest:
-                key = next(iter(self._newest))
-                return key[0], self._newest.pop(key)
-            self._changed.clear()
-            await self._changed.wait()
-
-
 class Everything:
     """The stream of everything. Order: before the relay starts."""
 
@@ -117,6 +57,9 @@ class Everything:
         self._sockets = sockets
         self._ledger = ledger
         self._taps: set[Tap] = set()
+        self._heard = Kept()
+        self._timer: asyncio.TimerHandle | None = None
+        self._written_s = 0.0
         self.settings = GatewaySettings()
         relay.hear(self.heard)
 
@@ -151,6 +94,7 @@ class Everything:
 
             async def run() -> None:
                 await text(msgspec.json.encode(Hello(alerts=await self._alerts())))
+                tap.straight = straight(socket, transport)
                 while True:
                     what, frame = await tap.take()
                     await (binary if what == "preview" else text)(frame)
@@ -161,29 +105,37 @@ class Everything:
         return socket
 
     def heard(self, one: Heard) -> None:
-        """Hand on what the bus says."""
+        """Keep what the bus says until it is written, at once if nothing was for a moment."""
         if not self._taps:
             return
         match one.what:
             case "link":
-                self._offer(one.data)
-            case "alert":
-                self._offer(_alert(one.data))
+                self._heard.add(one.data, one.who)
+            case "alert" if (frame := _alert(one.data)) is not None:
+                self._heard.add(frame)
             case "lost":
-                self._offer(msgspec.json.encode(Resync()))
+                self._heard.add(msgspec.json.encode(Resync()))
             case "progress" | "preview" if one.who is not None:
-                for tap in list(self._taps):
-                    tap.offer_newest(one.what, one.who, one.data)
+                self._heard.renew(one.what, one.who, one.data)
+        if self._timer is None and self._heard:
+            loop = asyncio.get_running_loop()
+            at_s = max(loop.time(), self._written_s + TICK_S)
+            self._timer = loop.call_at(at_s, self._write)
 
     def stop(self) -> None:
         """End all streams."""
         for tap in list(self._taps):
             tap.end(GOING_AWAY)
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _offer(self, frame: bytes | None) -> None:
-        if frame is not None:
-            for tap in list(self._taps):
-                tap.offer(frame)
+    def _write(self) -> None:
+        """Give everybody what was heard since the last time."""
+        heard, self._heard, self._timer = self._heard, Kept(), None
+        self._written_s = asyncio.get_running_loop().time()
+        told = {wants: frames(heard, previews=wants) for wants in (False, True)}
+        for tap in list(self._taps):
+            tap.offer(heard, told[tap.previews])
 
     @contextlib.contextmanager
     def _tapped(self, *, previews: bool) -> Iterator[Tap]:

@@ -19,6 +19,8 @@ NUMBER_DIGITS_MAX: Final = 12
 HEARTBEAT_S: Final = 20.0
 INCOMING_MAX_BYTES: Final = 4096
 """Nothing a client says is read; this only bounds what has to be thrown away."""
+BUFFERED_MAX_BYTES: Final = 64 * 1024
+"""What may wait in a connection before its client counts as behind: asyncio's own high water."""
 CLOSE_PATIENCE_S: Final = 10.0
 STOP_PATIENCE_S: Final = 1.0
 
@@ -100,6 +102,26 @@ def sender(socket: web.WebSocketResponse, kind: WSMsgType = WSMsgType.TEXT) -> S
         await socket.send_frame(data, kind)
 
     return send
+
+
+def straight(
+    socket: web.WebSocketResponse, transport: asyncio.Transport | None
+) -> Callable[[bytes], bool]:
+    """Return what writes whole frames without aiohttp's frame by frame; False: no room for them.
+
+    aiohttp writes each of its own frames without a pause inside (source: its writer), so these
+    stand between two of them, never in one.
+    """
+
+    def write(data: bytes) -> bool:
+        if socket.closed or transport is None or transport.is_closing():
+            return True  # Who listens to it notices that, too.
+        if transport.get_write_buffer_size() > BUFFERED_MAX_BYTES:
+            return False
+        transport.write(data)
+        return True
+
+    return write
 
 
 def number(request: web.Request, name: str, most: int) -> int:

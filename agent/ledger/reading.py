@@ -23,6 +23,9 @@ from contracts.events import Status
 from contracts.subjects import Identity
 
 ALERTS_MAX: Final = 1000
+READERS_MAX: Final = 4
+"""Questions at once: each is a thread and an open file, which SQLite keeps for the next one."""
+TURN_S: Final = 5.0
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +135,7 @@ class Ledger:
         """Name the file; it need not be there yet. `prices`: what a cloud would have cost."""
         self._path = path
         self._prices = prices or {}
+        self._readers = asyncio.Semaphore(READERS_MAX)
 
     async def history(self, query: Query) -> Page:
         """Return one page. Raises: LedgerError."""
@@ -191,9 +195,19 @@ class Ledger:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Database]:
-        async with opened(self._path) as database, database.snapshot():
-            await database.require_version()
-            yield database
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._readers.acquire()
+        except TimeoutError as error:
+            raise LedgerError(
+                f"{READERS_MAX} others asked the ledger for {TURN_S:.0f} s"
+            ) from error
+        try:
+            async with opened(self._path) as database, database.snapshot():
+                await database.require_version()
+                yield database
+        finally:
+            self._readers.release()
 
 
 async def _page(database: Database, query: Query) -> Page:

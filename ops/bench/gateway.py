@@ -1,8 +1,8 @@
-"""What the gateway costs beside a bare pass-through, and how fast it places ten thousand requests.
+"""What the gateway costs beside a bare pass-through, its speed beside a long queue, and its leaks.
 
-Run: python -m ops.bench.gateway [--sockets 1000] [--rate 100] [--seconds 20]. Each server is a
-process of its own, and so are the clients. The floor, in the same run, is a bare aiohttp server
-that hands the same bytes from the same bus to the same sockets and knows nothing else.
+Run: python -m ops.bench.gateway [--sockets 1000] [--rate 100] [--seconds 20] [--churn 60]
+[--json FILE]. Each server is a process of its own, and so are the clients. The floor, in the same
+run, is a bare aiohttp server that hands the same bytes from the same bus to the same sockets.
 """
 
 import argparse
@@ -18,13 +18,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
-import nats
-from aiohttp import web
-from nats.aio.msg import Msg
 
 from agent.bus.connection import Bus, connect
 from agent.bus.provision import Plan, provision
@@ -33,72 +30,21 @@ from contracts import codec, subjects
 from contracts.events import Started
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
+from ops.bench.sockets import EVERYTHING, READERS
 
-AGENT = "user"
-QUEUED = 10_000
-ASKS = 50
-BURST = 500
-SETTLE_S = 5.0
+AGENT: Final = "user"
+QUEUED: Final = 10_000
+ASKS: Final = 50
+BURST: Final = 500
+COMING: Final = 200
+"""Clients that come and go."""
+WARM_S: Final = 15
+"""What grows once, caches and pools, has grown after this long."""
+SETTLE_S: Final = 5.0
 """Whoever joins reads its chain first, and once more: that is not what is measured here."""
-WAIT_S = 60.0
-HERE = ("-m", "ops.bench.gateway")
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-
-
-async def bare(nats_url: str) -> None:
-    """Hand each event to the sockets of its request, until killed. Prints the port."""
-    sockets: dict[str, set[web.WebSocketResponse]] = {}
-
-    async def hear(msg: Msg) -> None:
-        for socket in sockets.get(msg.subject.split(".")[3], ()):
-            await socket.send_str(msg.data.decode())
-
-    async def serve(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        mine = sockets.setdefault(request.match_info["id"], set())
-        mine.add(socket)
-        async for _ in socket:
-            pass
-        mine.discard(socket)
-        return socket
-
-    nc = await nats.connect(nats_url)
-    await nc.subscribe(subjects.EVENTS_ALL, cb=hear)
-    app = web.Application()
-    app.add_routes([web.get("/ws/multimodal/{id}", serve)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
-    await asyncio.Event().wait()
-
-
-async def clients(url: str, whose: str, count: int) -> None:
-    """Follow `count` requests; prints `open`, and the delays in ms once stdin is closed."""
-    delays: list[float] = []
-    opened = 0
-
-    async def follow(http: aiohttp.ClientSession, number: int) -> None:
-        nonlocal opened
-        async with http.ws_connect(f"{url}/ws/multimodal/{whose}{number}") as socket:
-            opened += 1
-            async for message in socket:
-                now = time.monotonic_ns()
-                sent = json.loads(message.data).get("message", "")
-                if sent.isdigit():
-                    delays.append((now - int(sent)) / 1e6)
-
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as http, asyncio.TaskGroup() as group:
-        tasks = [group.create_task(follow(http, number)) for number in range(count)]
-        while opened < count:  # noqa: ASYNC110 - a bench
-            await asyncio.sleep(0.05)
-        print("open", flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-        for task in tasks:
-            task.cancel()
-    print(json.dumps(delays), flush=True)
+WAIT_S: Final = 120.0
+PROGRAMS: Final = ("-m", "ops.bench.sockets")
+TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @asynccontextmanager
@@ -128,54 +74,75 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-async def tell(bus: Bus, whose: str, asked: argparse.Namespace) -> None:
-    """Store links at the rate asked for, each with the time at which it was sent."""
-    loop = asyncio.get_running_loop()
-    began, links = loop.time(), dict.fromkeys(range(asked.sockets), 0)
-    for count in range(asked.rate * asked.seconds):
-        number = count % asked.sockets
-        links[number] += 1
-        who = Identity(AGENT, f"{whose}{number}")
-        link = Started(
-            id=str(uuid4()),
-            n=links[number],
-            request_id=who.request_id,
-            requester=AGENT,
-            message=str(time.monotonic_ns()),
-            progress_percent=0,
-            at=datetime.fromtimestamp(0, UTC),
-            attempt=links[number],
-            request_seq=number + 1,
-            engine="sketch",
-            model="sketch",
-            reason="bench",
-            worker="bench",
-            server=None,
-            queue_time_seconds=0.0,
-        )
-        await bus.publish(subjects.chain(who, "started"), codec.encode(link))
-        await asyncio.sleep(max(0.0, began + (count + 1) / asked.rate - loop.time()))
+def size(pid: int) -> dict[str, float]:
+    """Return open files and resident MiB of a process. Source: proc(5), Linux only."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return {"open_files": files, "resident_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)}
+
+
+class Teller:
+    """Stores links at the rate asked for, each with the time at which it was sent."""
+
+    def __init__(self, bus: Bus, whose: str, sockets: int) -> None:
+        """Begin all chains."""
+        self._bus = bus
+        self._whose = whose
+        self._sockets = sockets
+        self._links = dict.fromkeys(range(sockets), 0)
+
+    async def tell(self, rate: float, seconds: float) -> int:
+        """Tell for so long; return how many links it were."""
+        loop = asyncio.get_running_loop()
+        began, total = loop.time(), int(rate * seconds)
+        for count in range(total):
+            number = count % self._sockets
+            self._links[number] += 1
+            who = Identity(AGENT, f"{self._whose}{number}")
+            link = Started(
+                id=str(uuid4()),
+                n=self._links[number],
+                request_id=who.request_id,
+                requester=AGENT,
+                message=str(time.monotonic_ns()),
+                progress_percent=0,
+                at=datetime.fromtimestamp(0, UTC),
+                attempt=self._links[number],
+                request_seq=number + 1,
+                engine="sketch",
+                model="sketch",
+                reason="bench",
+                worker="bench",
+                server=None,
+                queue_time_seconds=0.0,
+            )
+            await self._bus.publish(subjects.chain(who, "started"), codec.encode(link))
+            await asyncio.sleep(max(0.0, began + (count + 1) / rate - loop.time()))
+        return total
 
 
 async def measure(
-    url: str, whose: str, server: Process, bus: Bus, asked: argparse.Namespace
+    what: str, url: str, server: Process, teller: Teller, whose: str, asked: argparse.Namespace
 ) -> dict[str, Any]:
-    """Let the clients follow while links are told; return delays and CPU of the server."""
-    command = (*HERE, "--clients", url, "--whose", whose, "--sockets", str(asked.sockets))
-    async with started(*command) as following:
-        assert await line(following) == "open"
+    """Let clients listen while links are told; return delays, and CPU of the server."""
+    events = asked.rate * asked.seconds
+    heard = events * (READERS if what == EVERYTHING else 1)
+    options = ("--whose", whose, "--sockets", str(asked.sockets), "--expect", str(heard))
+    async with started(*PROGRAMS, what, url, *options) as listening:
+        assert await line(listening) == "open"
         await asyncio.sleep(SETTLE_S)
-        before = cpu_s(server.pid)
-        await tell(bus, whose, asked)
-        await asyncio.sleep(1.0)
-        spent = cpu_s(server.pid) - before
-        out, _ = await following.communicate(b"")
+        before, began_s = cpu_s(server.pid), time.monotonic()
+        await teller.tell(asked.rate, asked.seconds)
+        assert await line(listening) == "heard", "in time"
+        spent, took_s = cpu_s(server.pid) - before, time.monotonic() - began_s
+        out, _ = await listening.communicate(b"")
     delays = sorted(json.loads(out))
     return {
-        "heard": len(delays),
         "p50_ms": round(statistics.median(delays), 2),
         "p99_ms": round(delays[int(len(delays) * 0.99)], 2),
-        "cpu_percent": round(100 * spent / (asked.seconds + 1), 1),
+        "cpu_s": round(spent, 2),
+        "cpu_percent": round(100 * spent / took_s, 1),
+        "took_s": round(took_s, 1),
     }
 
 
@@ -208,8 +175,38 @@ async def place(url: str) -> dict[str, Any]:
     return {f"{name}_p50_ms": round(statistics.median(ms), 2) for name, ms in took.items()}
 
 
-async def bench(asked: argparse.Namespace) -> None:
-    """Measure both servers on one bus, then the long queue."""
+async def come_and_go(url: str, server: Process, teller: Teller, seconds: int) -> dict[str, Any]:
+    """Let clients come and go while links are told; return what is left of them."""
+
+    async def once(for_s: int) -> int:
+        options = ("--whose", "mmg", "--sockets", str(COMING), "--seconds", str(for_s))
+        async with started(*PROGRAMS, "churn", url, *options) as churning:
+            await teller.tell(20, for_s)
+            return int(await line(churning))
+
+    async def rested() -> dict[str, float]:
+        async with asyncio.timeout(WAIT_S), aiohttp.ClientSession() as http:
+            while True:
+                async with http.get(f"{url}/metrics") as answer:
+                    text = await answer.text()
+                if "\nmmg_sockets 0.0" in text:
+                    return size(server.pid)
+                await asyncio.sleep(0.2)
+
+    await once(min(WARM_S, seconds))
+    before = await rested()
+    came = await once(seconds)
+    return {"came": came, "before": before, "after": await rested()}
+
+
+async def bench(asked: argparse.Namespace) -> dict[str, Any]:
+    """Measure both servers on one bus, then the long queue, then the clients that come and go."""
+    found: dict[str, Any] = {}
+
+    def note(name: str, figures: dict[str, Any]) -> None:
+        found[name] = figures
+        print(name, figures, flush=True)
+
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = EmbeddedServer(folder / "nats", 0)
@@ -217,10 +214,9 @@ async def bench(asked: argparse.Namespace) -> None:
         stack.push_async_callback(server.stop)
         bus = await stack.enter_async_context(await connect([server.url], "bench"))
         await provision(bus, Plan())
-        for whose in ("bare", "mmg"):
+        tellers = {whose: Teller(bus, whose, asked.sockets) for whose in ("bare", "mmg")}
+        for whose in tellers:
             await fill(bus, whose, asked.sockets)
-        floor = await stack.enter_async_context(started(*HERE, "--bare", server.url))
-        floor_url = f"http://127.0.0.1:{await line(floor)}"
         settings = {
             "MMG_NATS_URL": server.url,
             "MMG_HTTP_PORT": str(asked.port),
@@ -229,14 +225,31 @@ async def bench(asked: argparse.Namespace) -> None:
             "MMG_LOG_LEVEL": "error",
             "MMG_LOG_DIR": str(folder / "logs"),
         }
-        ours = await stack.enter_async_context(started("-m", "agent", "gateway", **settings))
         url = f"http://127.0.0.1:{asked.port}"
-        await ready(url)
-        for name, address, process in (("bare", floor_url, floor), ("mmg", url, ours)):
-            print(name, await measure(address, name, process, bus, asked), flush=True)
-        await fill(bus, "r", QUEUED)
-        await ready(url)
-        print("queue of", QUEUED, await place(url), flush=True)
+        # One server at a time: each hears the whole bus, also what is told for the other.
+        for whose in ("bare", "mmg"):
+            command = (
+                (*PROGRAMS, "bare", server.url) if whose == "bare" else ("-m", "agent", "gateway")
+            )
+            async with started(*command, **settings) as process:
+                address = f"http://127.0.0.1:{await line(process)}" if whose == "bare" else url
+                if whose == "mmg":
+                    await ready(url)
+                for what in ("follow", EVERYTHING):
+                    teller = tellers[whose]
+                    note(
+                        f"{what}, {whose}",
+                        await measure(what, address, process, teller, whose, asked),
+                    )
+                if whose == "mmg":
+                    note(
+                        f"{COMING} come and go",
+                        await come_and_go(url, process, tellers[whose], asked.churn),
+                    )
+                    await fill(bus, "r", QUEUED)
+                    await ready(url)
+                    note(f"queue of {QUEUED}", await place(url))
+    return found
 
 
 async def ready(url: str) -> None:
@@ -252,22 +265,18 @@ async def ready(url: str) -> None:
 
 
 def main() -> None:
-    """Run the part that the arguments name; without one, the bench."""
+    """Run the bench."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sockets", type=int, default=1000)
-    parser.add_argument("--rate", type=int, default=100)
+    parser.add_argument("--rate", type=int, default=100, help="events a second")
     parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--churn", type=int, default=60, help="seconds that clients come and go")
     parser.add_argument("--port", type=int, default=54119)
-    parser.add_argument("--bare", metavar="NATS_URL", help=argparse.SUPPRESS)
-    parser.add_argument("--clients", metavar="URL", help=argparse.SUPPRESS)
-    parser.add_argument("--whose", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     asked = parser.parse_args()
-    if asked.bare is not None:
-        asyncio.run(bare(asked.bare))
-    elif asked.clients is not None:
-        asyncio.run(clients(asked.clients, asked.whose, asked.sockets))
-    else:
-        asyncio.run(bench(asked))
+    found = asyncio.run(bench(asked))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tests.chaos import card_cases, crash_points
+from tests.chaos import card_cases, crash_points, ledger_case
 from tests.chaos.auditor import Link
 from tests.chaos.lab import Asked, Lab, Verdict, lab, start
 from tests.chaos.plan import Order
@@ -220,6 +220,7 @@ CASES: dict[str, Callable[[Asked], Verdicts]] = {
     "crash-points": crash_points.crash_points,
     "frozen": frozen,
     "handover": handover,
+    "ledger": ledger_case.ledger,
     "long": long,
     "poison": poison,
     "takeover": takeover,

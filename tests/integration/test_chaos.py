@@ -227,6 +227,17 @@ async def test_a_build_without_the_fence_is_caught(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(150)
+async def test_a_gateway_killed_in_a_chaos_run_keeps_the_rows_of_a_fresh_fold(
+    tmp_path: Path,
+) -> None:
+    asked = Asked(folder=tmp_path, seed=1, times=4, ack_wait_s=2.0)
+    async with aclosing(cases.CASES["ledger"](asked)) as verdicts:
+        (result,) = [result async for result, _ in verdicts]
+    assert result.violations == []
+    assert result.notes["rows"]["multimodal_generations"] == result.accepted > 0
+
+
+@pytest.mark.timeout(150)
 async def test_a_build_that_acks_before_it_appends_is_caught(tmp_path: Path) -> None:
     only = "before append completed"
     assert "lost" in await _rules_broken_by("ack-first", "crash-points", tmp_path, only=only)

@@ -14,10 +14,10 @@ import pytest
 
 from agent.bus.control import raise_alert
 from agent.clock import SystemClock
-from agent.gateway import everything
+from agent.gateway import tap
 from contracts import codec, subjects
 from contracts.events import Alert
-from tests.integration.gateway_rig import BODY, Story, frame, rig, until
+from tests.integration.gateway_rig import BODY, frame, rig, until
 from tests.integration.told_rig import told_rig
 
 API = "/api/multimodal"
@@ -187,21 +187,8 @@ async def test_operators_see_every_link_progress_and_alert_and_what_is_wrong_alr
             assert json.loads(await socket.receive_str(timeout=10)) == {"kind": "resync"}
 
 
-async def test_only_the_newest_progress_waits_for_a_client_that_is_busy(gate):
-    tap = everything.Tap(previews=False)
-    story = Story(gate.own, subjects.identity("user", "r1"))
-    for step in (b"1", b"2", b"3"):
-        tap.offer_newest("progress", story.who, step)
-    tap.offer_newest("preview", story.who, b"picture")
-    tap.offer(b"link")
-    assert [await tap.take(), await tap.take()] == [("text", b"link"), ("progress", b"3")]
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0):
-            await tap.take()
-
-
 async def test_an_operator_that_does_not_read_is_dropped_and_nobody_else_waits(gate, monkeypatch):
-    monkeypatch.setattr(everything, "BYTES_MAX", 200_000)
+    monkeypatch.setattr(tap, "BYTES_MAX", 200_000)
     monkeypatch.setattr("agent.gateway.talking.CLOSE_PATIENCE_S", 0.1)
     story = await gate.story(request_id="r1")
     async with everything_of(gate) as deaf, everything_of(gate) as reading:

@@ -7,6 +7,7 @@ the judge is a fresh fold, row by row.
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from agent.bus.connection import Bus, connect
 from agent.clock import SystemClock
 from agent.embedded import EmbeddedServer
-from agent.ledger import Projection, upkeep
+from agent.ledger import Ledger, Projection, reading, upkeep
 from agent.ledger.database import LedgerError
+from agent.ledger.reading import READERS_MAX
 from tests.integration.history_rig import Rig, completed, gateway_on
 from tests.integration.operator_rig import Shell, shell_on
 from tests.ledger_rig import content, edited, folded, following, fresh, position, publish, stream
@@ -92,6 +94,31 @@ async def test_a_backup_of_nothing_leaves_nothing(path, tmp_path):
 
 
 # --- the commands -------------------------------------------------------------------------------
+
+
+async def test_a_crowd_of_questions_is_answered_with_few_files_open(bus, path):
+    await publish(bus, stream(5))
+    ledger = Ledger(path)
+    async with following(bus, path) as one:
+        await until(lambda: one.caught_up, "the gateway")
+        before = len(list(Path("/dev/fd").iterdir()))
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ledger.troubles()) for _ in range(100)]
+        after = len(list(Path("/dev/fd").iterdir()))
+    assert {task.result() for task in asked} == {()}
+    assert after - before <= READERS_MAX
+
+
+async def test_whoever_waits_too_long_for_a_turn_is_told(bus, path, monkeypatch):
+    await fresh(bus, path)
+    monkeypatch.setattr(reading, "TURN_S", 0.01)
+    ledger = Ledger(path)
+    async with AsyncExitStack() as stack:
+        for _ in range(READERS_MAX):
+            await stack.enter_async_context(ledger._reading())
+        with pytest.raises(LedgerError, match="others asked"):
+            await ledger.troubles()
+    assert await ledger.troubles() == ()
 
 
 async def test_mmg_history_shows_what_the_gateway_has(rig, mmg, monkeypatch):
