@@ -13,7 +13,7 @@ import msgspec
 
 from agent.clock import Clock
 from agent.core import scheduler
-from agent.core.durations import Durations
+from agent.core.durations import Durations, Kind
 from agent.core.job import StoredRequest
 from agent.core.leases import Ask, Grant, Need, Refuse, ToCloud
 from agent.core.leases import Elsewhere as BusyElsewhere
@@ -196,12 +196,12 @@ class Slots:
         """Return the slot of one job, which holds nothing yet."""
         return HeldSlot(self, stored)
 
-    def ask(self, stored: StoredRequest, wish: TakeSlot) -> Ask:
-        """Write the wish for the card of one job."""
+    def ask(self, stored: StoredRequest, wish: TakeSlot, place: str) -> Ask:
+        """Write the wish of one job for the card of one server."""
         request, candidate = stored.request, wish.candidate
         assert request is not None, "an unreadable request needs no card"
         smaller = candidate.smaller
-        run_s, error_s = self.durations.expected(candidate, request)
+        run_s, error_s = self.durations.expected(_kind(candidate), request, place)
         return Ask(
             job=job_name(stored),
             priority=stored.priority,
@@ -225,7 +225,7 @@ class Slots:
         """Write the wish for a place on the CPU or in the cloud."""
         request = stored.request
         assert request is not None, "an unreadable request needs no place"
-        run_s, _ = self.durations.expected(wish.candidate, request)
+        run_s, _ = self.durations.expected(_kind(wish.candidate), request)
         return Wish(
             job=job_name(stored),
             priority=stored.priority,
@@ -343,7 +343,9 @@ class HeldSlot:
     def ran(self, seconds: float) -> None:
         """Note how long the run took that has just succeeded."""
         if self.candidate is not None and self._stored.request is not None:
-            self._slots.durations.learn(self.candidate, self._stored.request, seconds)
+            place = self._place if self._keeper() is not None else None
+            learn = self._slots.durations.learn
+            learn(_kind(self.candidate), self._stored.request, seconds, place)
 
     async def _lease(self, wish: TakeSlot, holder: Holder) -> Placed | Elsewhere:
         name, keeper = min(
@@ -355,7 +357,7 @@ class HeldSlot:
             ),
         )
         self._place = name
-        self._asked = self._slots.ask(self._stored, wish)
+        self._asked = self._slots.ask(self._stored, wish, name)
         return self._answered(await keeper.lease(self._asked, holder))
 
     def _answered(self, answer: Answer) -> Placed | Elsewhere:
@@ -385,6 +387,10 @@ class HeldSlot:
         if self.kind != GPU or self._place is None:
             return None
         return self._slots.keepers.get(self._place)
+
+
+def _kind(candidate: Candidate) -> Kind:
+    return Kind(candidate.engine, candidate.model, candidate.workflow)
 
 
 def job_name(stored: StoredRequest) -> str:

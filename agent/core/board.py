@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from contracts.requests import Priority
+from contracts.requests import Priority, Request
 from contracts.subjects import LANES, Identity
 
 ENDED_MAX: Final = 4096
@@ -20,7 +20,7 @@ ENDED_MAX: Final = 4096
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One request in a lane. `running` is None while it waits."""
+    """One request in a lane. `running` is None while it waits, `request` until it has begun."""
 
     who: Identity
     priority: Priority
@@ -28,6 +28,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stored_at: datetime
     attempt: int = 0
     running: "Run | None" = None
+    request: Request | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +75,10 @@ class Board:
             return
         self._put(entry)
 
-    def began(self, who: Identity, run: Run, attempt: int) -> None:
-        """Take in that somebody works on it."""
-        self._change(who, running=run, attempt=attempt)
+    def began(self, who: Identity, run: Run, attempt: int, request: Request | None = None) -> None:
+        """Take in that somebody works on it; `request` where this says what it is."""
+        told = {} if request is None else {"request": request}
+        self._change(who, running=run, attempt=attempt, **told)
 
     def handed_back(self, who: Identity) -> None:
         """Take in that it waits again, at its old place."""

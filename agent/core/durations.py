@@ -2,15 +2,15 @@
 
 A run is measured against its work: megapixels, times steps where they are known, times pictures.
 The expectation is a moving mean of seconds for each unit of work, its error a moving mean of how
-far it was off. Kept for each engine, model and workflow.
+far it was off. Kept for each engine, model and workflow, apart for cold runs: those of a place that
+drew with another model before, which has to load this one first.
 """
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from agent.core.catalog import SIZES
-from agent.core.routing import Candidate
 from contracts.requests import AspectRatio, Quality, Request
 
 FIRST_S: Final = 10.0
@@ -20,7 +20,16 @@ WEIGHT: Final = 0.2
 KEYS_MAX: Final = 256
 STEPS: Final = {Quality.DRAFT: 15, Quality.STANDARD: 25, Quality.HIGH: 40, Quality.PREMIUM: 40}
 
-Key = tuple[str, str, str | None]
+OTHER: Final = 2.0
+"""By how much the error grows where only the other temperature is known."""
+
+
+class Kind(NamedTuple):
+    """What runs have in common that take the same time for the same work."""
+
+    engine: str
+    model: str
+    workflow: str | None
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,19 +45,38 @@ class Durations:
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._paces: dict[Key, Pace] = {}
+        self._paces: dict[tuple[Kind, bool], Pace] = {}
+        self._models: dict[str, str] = {}
 
-    def expected(self, candidate: Candidate, request: Request) -> tuple[float, float]:
-        """Return how long a run should take and how far that may be off, in seconds."""
-        pace = self._paces.get(_key(candidate))
+    def expected(
+        self, kind: Kind, request: Request, place: str | None = None
+    ) -> tuple[float, float]:
+        """Return how long a run should take and how far that may be off, in seconds.
+
+        `place` is where it would run; None: nothing is ever loaded there.
+        """
+        return self.known(kind, request, place) or (FIRST_S, FIRST_ERROR_S)
+
+    def known(
+        self, kind: Kind, request: Request, place: str | None = None
+    ) -> tuple[float, float] | None:
+        """Return the same, and None where no such run was made."""
+        cold = self._is_cold(place, kind)
+        pace, wide = self._paces.get((kind, cold)), 1.0
         if pace is None:
-            return FIRST_S, FIRST_ERROR_S
+            pace, wide = self._paces.get((kind, not cold)), OTHER
+        if pace is None:
+            return None
         amount = work(request)
-        return pace.mean * amount, max(0.5, pace.error * amount)
+        return pace.mean * amount, max(0.5, wide * pace.error * amount)
 
-    def learn(self, candidate: Candidate, request: Request, seconds: float) -> None:
+    def learn(self, kind: Kind, request: Request, seconds: float, place: str | None = None) -> None:
         """Take in a run that succeeded."""
-        key, rate = _key(candidate), seconds / work(request)
+        key, rate = (kind, self._is_cold(place, kind)), seconds / work(request)
+        if place is not None:
+            self._models.pop(place, None)
+            self._models[place] = kind.model
+            _bounded(self._models)
         before = self._paces.pop(key, None)
         if before is None:
             pace = Pace(runs=1, mean=rate, error=rate / 2)
@@ -61,8 +89,10 @@ class Durations:
                 error=before.error + weight * (off - before.error),
             )
         self._paces[key] = pace
-        if len(self._paces) > KEYS_MAX:
-            del self._paces[next(iter(self._paces))]
+        _bounded(self._paces)
+
+    def _is_cold(self, place: str | None, kind: Kind) -> bool:
+        return place is not None and self._models.get(place) != kind.model
 
 
 def work(request: Request) -> float:
@@ -75,5 +105,7 @@ def work(request: Request) -> float:
     return width * height / 1_000_000 * steps * options.count
 
 
-def _key(candidate: Candidate) -> Key:
-    return candidate.engine, candidate.model, candidate.workflow
+def _bounded(known: dict[Any, Any]) -> None:
+    """Forget the oldest beyond the bound."""
+    if len(known) > KEYS_MAX:
+        del known[next(iter(known))]

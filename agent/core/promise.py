@@ -6,7 +6,7 @@ engines.
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,13 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     late_s: float
 
 
+class Rest(NamedTuple):
+    """What a run should take yet, and how far that may be off. Units: seconds."""
+
+    rest_s: float
+    error_s: float
+
+
 class Pace:
     """How long runs take, learned from those that were made; the first guess is 10 s."""
 
@@ -49,20 +56,20 @@ class Pace:
         self.mean_s += weight * (seconds - self.mean_s)
         self.error_s += weight * (off - self.error_s)
 
-    def expect(self, before: int, running_s: Sequence[float]) -> Expected:
+    def expect(self, before: int, rests: Sequence[Rest]) -> Expected:
         """Return when a request with `before` others in front of it should start.
 
-        `running_s` says how long each of those that are worked on has been; as many as there are
-        now will be worked on side by side. 1. The first free place is where the run that is
-        furthest has ended. 2. Errors of runs add up as squares: they are independent.
+        `rests` says what each of those that are worked on should take yet; as many as there are
+        now will be worked on side by side. 1. The first free place is that of the run that ends
+        first. 2. Errors of runs add up as squares: they are independent.
         """
-        if not running_s and not before:
+        if not rests and not before:
             return Expected(start_s=0.0, early_s=0.0, late_s=LEAST_ERROR_S)
-        places = max(1, len(running_s))
-        rest_s = max(0.0, self.mean_s - max(running_s)) if running_s else 0.0  # 1
-        start_s = rest_s + self.mean_s * before / places
-        runs = before / places + (1 if running_s else 0)
-        error_s = max(LEAST_ERROR_S, self.error_s * sqrt(runs))  # 2
+        places = max(1, len(rests))
+        first = min(rests, default=Rest(0.0, 0.0))  # 1
+        start_s = first.rest_s + self.mean_s * before / places
+        squares = self.error_s**2 * before / places + first.error_s**2
+        error_s = max(LEAST_ERROR_S, sqrt(squares))  # 2
         return Expected(
             start_s=round(start_s, 1),
             early_s=round(max(0.0, start_s - error_s), 1),

@@ -14,7 +14,8 @@ import structlog
 from agent.bus import chain, history, overview
 from agent.bus.connection import Bus, BusError
 from agent.core.board import Board, Entry, Run
-from agent.core.promise import Calibration, Pace
+from agent.core.durations import Durations, Kind
+from agent.core.promise import Calibration, Pace, Rest
 from agent.gateway.relay import Heard, Relay
 from agent.ledger import Ledger
 from agent.ledger.asking import Query
@@ -79,6 +80,7 @@ class Hearing:
         """Begin with an empty board that nobody should believe yet."""
         self.board = Board()
         self.pace = Pace()
+        self.durations = Durations()
         self.calibration = Calibration()
         self.loaded_at: datetime | None = None
         self._bus = bus
@@ -221,7 +223,9 @@ class Hearing:
         running = None
         if head.link.status is Status.PROCESSING:
             running = await self._run_of(entry.who, head.link)
-        return msgspec.structs.replace(entry, attempt=head.link.attempt, running=running)
+        return msgspec.structs.replace(
+            entry, attempt=head.link.attempt, running=running, request=_asked(head.link)
+        )
 
     async def _run_of(self, who: Identity, link: Link) -> Run | None:
         """Return the run that a link belongs to: a `retrying` one does not say what is drawn."""
@@ -241,16 +245,50 @@ class Hearing:
             log.debug("hearing.unknown_link", request=str(who), reason=str(error))
             return
         if is_terminal(link):
+            if isinstance(link, Completed):
+                self._learn(self.board.get(who), link)
             self.board.ended(who, link.request_seq)
             self.calibration.forget(who)
-            if isinstance(link, Completed):
-                self.pace.learn(link.generation_time_seconds)
         elif isinstance(link, Started):
             if link.attempt == 1:
                 self.calibration.began(who, link.queue_time_seconds)
-            self.board.began(who, _run(link), link.attempt)
+            self.board.began(who, _run(link), link.attempt, _asked(link))
         elif link.status is Status.QUEUED:
             self.board.handed_back(who)
+
+    def _learn(self, entry: Entry | None, link: Completed) -> None:
+        """Learn how long such runs take: for each kind, and all together."""
+        self.pace.learn(link.generation_time_seconds)
+        if entry is not None and entry.running is not None and entry.request is not None:
+            run = entry.running
+            self.durations.learn(
+                _kind(run, entry.request), entry.request, link.generation_time_seconds, _place(run)
+            )
+
+    def rest(self, entry: Entry, now: datetime) -> Rest:
+        """Return what a request that is worked on should take yet.
+
+        As such runs took; as all runs took where none such was heard of.
+        """
+        run, known = entry.running, None
+        assert run is not None, "only those that run are asked"
+        if entry.request is not None:
+            known = self.durations.known(_kind(run, entry.request), entry.request, _place(run))
+        run_s, error_s = known or (self.pace.mean_s, self.pace.error_s)
+        return Rest(max(0.0, run_s - (now - run.started_at).total_seconds()), error_s)
+
+
+def _asked(link: Link) -> Request | None:
+    """Return what was asked for, if this link says it: the first of a chain does."""
+    return link.request if isinstance(link.request, Request) else None
+
+
+def _kind(run: Run, request: Request) -> Kind:
+    return Kind(run.engine, run.model, request.options.workflow)
+
+
+def _place(run: Run) -> str:
+    return f"{run.worker} {run.engine}"
 
 
 def _run(link: Started) -> Run:

@@ -17,7 +17,7 @@ from agent.bus.connection import Bus
 from agent.clock import Clock, SystemClock
 from agent.core import reasons
 from agent.core.board import Entry
-from agent.core.promise import Expected
+from agent.core.promise import Expected, Rest
 from agent.core.reasons import Standing
 from agent.gateway.access import caller_of
 from agent.gateway.asked import asked_once, choice_of, number_of, word_of
@@ -46,7 +46,7 @@ JSON: Final = "application/json"
 LIMIT: Final = 50
 LIMIT_MAX: Final = 1000
 OFFSET_MAX: Final = 2**31
-AGES_S: Final = 0.5
+RESTS_S: Final = 0.5
 NAMES: Final = ("limit", "offset", "cursor", "priority", "requester")
 PER_MINUTE: Final = Limit(name="queue", per_minute=60)
 
@@ -135,8 +135,8 @@ class Queue:
         self._hearing = hearing
         self._machines = machines
         self._clock = clock or SystemClock()
-        self._aged: list[float] = []
-        self._aged_until_s = float("-inf")
+        self._left: list[Rest] = []
+        self._left_until_s = float("-inf")
 
     def routes(self) -> list[web.RouteDef]:
         """Return what to serve."""
@@ -248,19 +248,17 @@ class Queue:
         if told is not None and told.start_s is not None and told.early_s is not None:
             late_s = told.start_s if told.late_s is None else told.late_s
             return Expected(start_s=told.start_s, early_s=told.early_s, late_s=late_s)
-        return self._hearing.pace.expect(place - 1, self._ages())
+        return self._hearing.pace.expect(place - 1, self._rests())
 
-    def _ages(self) -> list[float]:
-        """Return how long each that is worked on has been, half a second old at most."""
+    def _rests(self) -> list[Rest]:
+        """Return what each that is worked on should take yet, half a second old at most."""
         now_s = self._clock.monotonic_s()
-        if now_s >= self._aged_until_s:
+        if now_s >= self._left_until_s:
             now = self._clock.now()
-            started = [entry.running for entry in self._hearing.board.running()]
-            self._aged_until_s = now_s + AGES_S
-            self._aged = [
-                (now - run.started_at).total_seconds() for run in started if run is not None
-            ]
-        return self._aged
+            self._left_until_s = now_s + RESTS_S
+            running = self._hearing.board.running()
+            self._left = [self._hearing.rest(entry, now) for entry in running]
+        return self._left
 
     async def _look(self) -> tuple[_Look, GpuStatus]:
         reports = await self._machines.look()
@@ -292,9 +290,8 @@ class Queue:
     async def _running(self, entry: Entry, look: _Look) -> Waiting:
         run, job = entry.running, look.jobs.get(entry.who)
         assert run is not None, "only those that run are asked"
-        pace = self._hearing.pace
-        ends = max(look.now, run.started_at + timedelta(seconds=pace.mean_s))
-        error = timedelta(seconds=pace.error_s)
+        rest = self._hearing.rest(entry, look.now)
+        ends, error = look.now + timedelta(seconds=rest.rest_s), timedelta(seconds=rest.error_s)
         return msgspec.structs.replace(
             _row(entry, await self._hearing.brief(entry), "processing"),
             engine=run.engine,

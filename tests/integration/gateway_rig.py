@@ -74,12 +74,12 @@ class Story:
         self._last_seq = outcome.seq
         self.written.append(codec.encode(link))
 
-    async def started(self, message: str = "begun") -> None:
+    async def started(self, message: str = "begun", engine: str = "sketch") -> None:
         self._attempt += 1
         await self._append(
             Started(
-                engine="sketch",
-                model="sketch",
+                engine=engine,
+                model=engine,
                 reason="only engine",
                 worker="w1",
                 server=None,
@@ -91,10 +91,10 @@ class Story:
     async def released(self, message: str = "given back") -> None:
         await self._append(Released(by="w1", reason="stop", **self._fields(message)))
 
-    async def completed(self) -> None:
+    async def completed(self, seconds: float = 1.0) -> None:
         await self._append(
             Completed(
-                generation_time_seconds=1.0,
+                generation_time_seconds=seconds,
                 queue_time_seconds=0.5,
                 model_used="sketch",
                 engine="sketch",

@@ -8,6 +8,7 @@ only tells.
 import asyncio
 import json
 import time
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -204,6 +205,33 @@ async def test_without_a_worker_nobody_promises_and_the_sentence_says_so(gate):
     assert page["gpu_status"]["total_vram_gb"] is None
     assert "no worker answers" in page["gpu_status"]["reason"]
     assert "start one with `mmg worker`" in page["queue"][0]["waits_for"]
+
+
+async def test_a_run_is_expected_to_take_what_such_runs_took(gate):
+    hearing = gate.gateway._hearing
+
+    async def begun(request_id, engine):
+        asked = await gate.story(request_id=request_id)
+        await until(lambda: hearing.board.get(asked.who))
+        story = await taken_up(gate, request_id)
+        await story.started(engine=engine)
+        return story
+
+    for number, (engine, seconds) in enumerate([("comfyui", 20.0), ("sketch", 1.0)] * 2):
+        story = await begun(f"past{number}", engine)
+        await story.completed(seconds)
+    for engine in ("comfyui", "sketch", "stability"):
+        await begun(engine, engine)
+    await until(lambda: len(hearing.board.running()) == 3)
+    rests = {
+        entry.who.request_id: hearing.rest(entry, entry.running.started_at)
+        for entry in hearing.board.running()
+    }
+    assert rests["comfyui"].rest_s == pytest.approx(20.0)
+    assert rests["sketch"].rest_s == pytest.approx(1.0)
+    assert rests["stability"].rest_s == pytest.approx(hearing.pace.mean_s), "never heard of"
+    late = hearing.board.running()[0]
+    assert hearing.rest(late, late.running.started_at + timedelta(hours=1)).rest_s == 0.0
 
 
 async def test_a_follower_is_told_its_place_again_when_it_changes(gate, monkeypatch):

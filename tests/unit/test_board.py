@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.board import Board, Entry, Run
-from agent.core.promise import Calibration, Expected, Pace
+from agent.core.promise import Calibration, Expected, Pace, Rest
 from agent.core.rate import CALLERS_MAX, Rates
 from agent.core.reasons import NOBODY, Standing, reason
 from contracts.requests import Priority
@@ -118,19 +118,22 @@ def test_expectations_follow_the_runs_that_were_made_and_their_spread():
     pace = Pace()
     for _ in range(30):
         pace.learn(4.0)
-    steady = pace.expect(10, [1.0])
+    steady = pace.expect(10, [Rest(3.0, pace.error_s)])
     assert steady.start_s == 43.0
     assert steady.late_s - steady.early_s < 2.0
     for seconds in (1.0, 9.0) * 20:
         pace.learn(seconds)
-    unsteady = pace.expect(10, [1.0])
+    unsteady = pace.expect(10, [Rest(3.0, pace.error_s)])
     assert unsteady.late_s - unsteady.early_s > 10 * (steady.late_s - steady.early_s) / 2
 
 
-@given(st.integers(0, 10_000), st.lists(st.floats(0, 1e6), max_size=8))
-def test_a_later_place_is_never_expected_earlier_and_bands_hold_their_middle(before, ages):
+RESTS = st.lists(st.builds(Rest, st.floats(0, 1e6), st.floats(0, 1e6)), max_size=8)
+
+
+@given(st.integers(0, 10_000), RESTS)
+def test_a_later_place_is_never_expected_earlier_and_bands_hold_their_middle(before, rests):
     pace = Pace()
-    one, next_one = pace.expect(before, ages), pace.expect(before + 1, ages)
+    one, next_one = pace.expect(before, rests), pace.expect(before + 1, rests)
     assert 0 <= one.early_s <= one.start_s <= one.late_s
     assert one.start_s <= next_one.start_s
 
@@ -197,9 +200,11 @@ def test_each_reason_to_wait_has_its_sentence_and_the_first_one_counts():
     assert "it is next" in reason(busy, 0, 0)
 
 
-def test_the_time_of_a_run_counts_against_the_one_that_is_furthest():
+def test_the_first_place_is_that_of_the_run_that_ends_first():
     pace = Pace()
     pace.learn(10.0)
-    assert pace.expect(0, [2.0, 8.0]).start_s == 2.0
-    assert pace.expect(0, [50.0]).start_s == 0.0
-    assert pace.expect(2, [0.0, 0.0]).start_s == 20.0
+    assert pace.expect(0, [Rest(8.0, 1.0), Rest(2.0, 0.5)]) == Expected(
+        start_s=2.0, early_s=1.5, late_s=2.5
+    )
+    assert pace.expect(0, [Rest(0.0, 1.0)]).start_s == 0.0
+    assert pace.expect(2, [Rest(10.0, 1.0), Rest(10.0, 1.0)]).start_s == 20.0

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.core.durations import FIRST_S, Durations
+from agent.core.durations import FIRST_S, Durations, Kind
 from agent.core.routing import Candidate
 from agent.core.scheduler import Night, Rules, Wish
 from agent.slots import Places
@@ -146,21 +146,37 @@ def request(**options):
     return Request(type="image", prompt="p", options=Options(**options))
 
 
+KIND = Kind("comfyui", "m", "w")
+
+
 def test_durations_are_learned_for_each_engine_and_scaled_by_the_work():
     known = Durations()
-    assert known.expected(candidate(), request())[0] == FIRST_S
-    known.learn(candidate(), request(), 20.0)
-    assert known.expected(candidate(), request())[0] == pytest.approx(20.0)
-    assert known.expected(candidate(), request(count=3))[0] == pytest.approx(60.0)
-    high = known.expected(candidate(), request(quality=Quality.HIGH))[0]
+    assert known.expected(KIND, request())[0] == FIRST_S
+    known.learn(KIND, request(), 20.0)
+    assert known.expected(KIND, request())[0] == pytest.approx(20.0)
+    assert known.expected(KIND, request(count=3))[0] == pytest.approx(60.0)
+    high = known.expected(KIND, request(quality=Quality.HIGH))[0]
     assert high == pytest.approx(20.0 * 40 / 25)
-    assert known.expected(candidate("sketch"), request())[0] == FIRST_S
+    assert known.expected(KIND._replace(engine="sketch"), request())[0] == FIRST_S
+    assert known.known(KIND._replace(engine="sketch"), request()) is None
 
 
 def test_the_error_of_an_expectation_shrinks_with_steady_runs():
     known = Durations()
-    known.learn(candidate(), request(), 20.0)
-    first = known.expected(candidate(), request())[1]
+    known.learn(KIND, request(), 20.0)
+    first = known.expected(KIND, request())[1]
     for _ in range(20):
-        known.learn(candidate(), request(), 20.0)
-    assert known.expected(candidate(), request())[1] < first / 4
+        known.learn(KIND, request(), 20.0)
+    assert known.expected(KIND, request())[1] < first / 4
+
+
+def test_a_run_that_loads_its_model_first_is_expected_to_take_longer():
+    known, other = Durations(), KIND._replace(model="n")
+    known.learn(KIND, request(), 30.0, "card")  # Cold: the first of this place.
+    assert known.expected(KIND, request(), "card")[1] == pytest.approx(30.0), "only a cold one"
+    known.learn(KIND, request(), 20.0, "card")
+    assert known.expected(KIND, request(), "card")[0] == pytest.approx(20.0)
+    assert known.expected(KIND, request(), "another card")[0] == pytest.approx(30.0)
+    known.learn(other, request(), 40.0, "card")
+    assert known.expected(KIND, request(), "card")[0] == pytest.approx(30.0)
+    assert known.expected(KIND, request())[0] == pytest.approx(20.0), "nothing is loaded there"
