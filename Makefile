@@ -48,7 +48,7 @@ live: $(READY) ## the engine tests on a real ComfyUI at MMG_COMFYUI_URL (minutes
 	@MMG_COMFYUI_LIVE="$${MMG_COMFYUI_URL:-http://127.0.0.1:8188}" \
 	  $(BIN)/pytest -q --timeout 600 tests/conformance
 
-check: $(READY) ## format, lint, types, spelling, then all tests: what .ci/run calls
+check: $(READY) ## format, lint, types, spelling, all tests, and some with keys: what .ci/run calls
 	@echo "check: format"
 	@$(BIN)/ruff format --quiet --check .
 	@echo "check: lint"
@@ -57,6 +57,8 @@ check: $(READY) ## format, lint, types, spelling, then all tests: what .ci/run c
 	@$(BIN)/mypy --no-error-summary
 	@echo "check: spelling"
 	@$(BIN)/codespell
+	@echo "check: acceptance tests with keys and TLS"
+	@SECURE=1 $(BIN)/pytest -q -n $${JOBS:-3} tests/acceptance
 	@echo "check: tests"
 	@$(MAKE) --no-print-directory test
 

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from tests.rig import ROOT, SECURED, Process, agent_on, environment, running, until
+from contracts import subjects
+from tests.rig import ROOT, SECURED, SITES, Process, agent_on, environment, running, until
 
 
 class Up:
@@ -70,7 +71,19 @@ def links(received: list[str]) -> list[str]:
     return [frame for frame in received if json.loads(frame)["kind"] not in beside]
 
 
-@pytest.mark.skipif(SECURED, reason="the script is for a bus that asks for no key")
+async def login_of(up: Up, agent: str) -> dict[str, str]:
+    """Return what an agent's script is told; on a bus with keys it gets one as operators do."""
+    told = {"MMG_NATS_URL": up.nats_url}
+    if not SECURED:
+        return told
+    site = SITES[-1]
+    asked = ("key", "add-agent", agent, "--max", "high")
+    async with running(up.folder, *asked, MMG_SITE_DIR=str(site.path)) as adding:
+        assert await adding.exit_code() == 0, adding.words
+    seed = site.path / "keys" / "agents" / f"{subjects.identity(agent, 'any').agent}.nk"
+    return told | {"MMG_NATS_NKEY_FILE": str(seed), "MMG_NATS_CA": str(site.ca)}
+
+
 async def test_readme_script_gets_its_images_and_every_watcher_the_same_bytes(up: Up) -> None:
     script = readme_script(up.folder)
     async with agent_on(up.nats_url) as agent, asyncio.TaskGroup() as group:
@@ -80,7 +93,7 @@ async def test_readme_script_gets_its_images_and_every_watcher_the_same_bytes(up
             sys.executable,
             str(script),
             "cover-9",
-            env=environment(MMG_NATS_URL=up.nats_url),
+            env=environment(**await login_of(up, "L2.05.03")),
             stdout=asyncio.subprocess.PIPE,
         )
         said, _ = await process.communicate()
