@@ -12,7 +12,6 @@ from typing import Literal
 import msgspec
 import structlog
 
-from agent.bus import chain, hooks, lanes
 from agent.bus.connection import BusError, NoAnswer
 from agent.bus.lanes import Delivery
 from agent.core import catalog
@@ -36,9 +35,7 @@ from agent.core.steps import (
     HandBack,
     Interrupted,
     Keep,
-    Links,
     Look,
-    NoChain,
     Placed,
     Polish,
     ReadHead,
@@ -46,11 +43,8 @@ from agent.core.steps import (
     Seen,
     Settle,
     Stored,
-    Superseded,
     TakeSlot,
     Told,
-    Unknown,
-    Waits,
     WaitUntil,
 )
 from agent.core.story import Steps, Story
@@ -61,12 +55,12 @@ from agent.job_line import JobLine
 from agent.metrics import REQUESTS_REFUSED, note_event
 from agent.pictures import Pictures
 from agent.prompting import Prompting
+from agent.scribe import Scribe
 from agent.slots import HeldSlot
 from agent.telling import Telling
 from agent.tools import Tools
-from contracts import codec
 from contracts.errors import ErrorBody
-from contracts.events import Link, LinkHead, Retrying, Started, kind_of
+from contracts.events import LinkHead, Retrying, Started, kind_of
 
 log = structlog.get_logger()
 
@@ -99,6 +93,7 @@ class Job:
         self._telling = Telling(tools.bus, tools.clock, self.progress_pen)
         self._why: str | None = None
         self._line = JobLine(stored)
+        self._scribe = Scribe(tools, stored, self._line)
         self._noted: Chosen | None = None
         if stored.request is not None:
             self._order = order_for(stored, tools.book)
@@ -273,44 +268,12 @@ class Job:
             log.warning("job.not_settled", reason=str(error))
 
     async def _ask_bus(self, command: Append | ReadHead | ReadHistory | AskLane) -> Event:
-        bus, who = self._tools.bus, self.stored.who
-        try:
-            match command:
-                case Append(link=link, expected=expected):
-                    await hooks.keep_of(bus, self.stored, self._tools.clock.now())
-                    outcome = await chain.append(bus, who, link, expected)
-                    if isinstance(outcome, Stored):
-                        self._line.note(link)
-                    started = isinstance(link, Started | Retrying)
-                    self._beating = started and isinstance(outcome, Stored)
-                    return outcome
-                case ReadHead():
-                    head = await chain.read_head(bus, who)
-                    return NoChain() if head is None else Superseded(head)
-                case ReadHistory(upto=upto):
-                    return await self._read_history(upto)
-                case AskLane(seq=seq):
-                    return Waits(await lanes.in_lane(bus, seq))
-        except (BusError, msgspec.DecodeError) as error:
-            log.warning("job.no_answer", step=type(command).__name__, reason=str(error))
-            return Unknown(str(error))
-
-    async def _read_history(self, upto: int) -> Event:
-        stored = await chain.read_chain(self._tools.bus, self.stored.who)
-        if not stored or stored[-1].seq < upto:
-            return Unknown("the history is behind its leader")
-        links = tuple(codec.decode_link(item.data) for item in stored if item.seq <= upto)
-        await self._forfeit(links)
-        return Links(links)
-
-    async def _forfeit(self, links: tuple[Link, ...]) -> None:
-        """Count as spent what lost workers held at a cloud for this request."""
-        who = f"{self.stored.who.agent}.{self.stored.who.request_id}"
-        for link in links:
-            if isinstance(link, Started):
-                engine = self._tools.engines.get(link.engine)
-                if engine is not None and engine.slot == "cloud":
-                    await self._tools.turnstile.forfeit(who, link.attempt, link.engine)
+        """Ask; rule 2: who has just written the head of an open try sends heartbeats."""
+        event = await self._scribe.ask(command)
+        if isinstance(command, Append):
+            started = isinstance(command.link, Started | Retrying)
+            self._beating = started and isinstance(event, Stored)
+        return event
 
     async def _draw(self, started: Started, earlier: tuple[Started, ...]) -> Event:
         """Let the engine make the pictures; every way it can end is an event."""

@@ -72,6 +72,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "agent.tools",
     ),
     "agent.pictures": (*RUNNING, "agent.drawing", "agent.prompting", "agent.tools"),
+    "agent.scribe": (*RUNNING, "agent.job_line", "agent.tools"),
     "agent.worker": (
         *RUNNING,
         "agent.crash_point",
@@ -80,6 +81,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "agent.job_line",
         "agent.pictures",
         "agent.prompting",
+        "agent.scribe",
         "agent.slots",
         "agent.telling",
         "agent.tools",
