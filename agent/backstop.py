@@ -69,7 +69,7 @@ async def end_undeliverable(bus: Bus, seq: int, worker: str, clock: Clock) -> bo
         author = Author(worker=worker, nonce=uuid4())
         pen = Pen(stored=stored, author=author, place=place, now=clock.now())
         link = pen.failed(error, History(), dead=True)
-        outcome = await chain.append(bus, who, link, place.seq)
+        outcome = await chain.append(bus, who, link, place.seq, of=stored.trace)
         ended = isinstance(outcome, Stored) or (
             isinstance(outcome, Superseded) and is_terminal(outcome.head.link)
         )
@@ -95,4 +95,5 @@ def stored_request(waiting: Waiting) -> StoredRequest | None:
         seq=waiting.seq,
         stored_at=waiting.stored_at,
         request=request,
+        trace=waiting.trace,
     )

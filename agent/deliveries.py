@@ -2,7 +2,7 @@
 
 from agent.bus.lanes import Delivery
 from agent.core.job import StoredRequest
-from contracts import codec, subjects
+from contracts import codec, subjects, trace
 from contracts.errors import ContractError, ErrorBody
 from contracts.requests import Priority
 
@@ -30,5 +30,6 @@ def read_delivery(delivery: Delivery) -> tuple[StoredRequest | None, ErrorBody |
         seq=delivery.seq,
         stored_at=delivery.stored_at,
         request=request,
+        trace=trace.read(delivery.headers),
     )
     return stored, error

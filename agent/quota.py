@@ -113,7 +113,7 @@ class Quota:
         author = Author(worker=self._worker, nonce=uuid4())
         pen = Pen(stored=stored, author=author, place=EMPTY, now=now)
         link = pen.failed(over_quota(self._most), History(), dead=False)
-        outcome = await chain.append(self._bus, stored.who, link, EMPTY.seq)
+        outcome = await chain.append(self._bus, stored.who, link, EMPTY.seq, of=stored.trace)
         if not isinstance(outcome, Stored):
             return False  # Somebody has begun it, or nobody can say: it is left alone.
         await lanes.remove(self._bus, seq)

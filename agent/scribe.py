@@ -61,7 +61,7 @@ class Scribe:
     async def _append(self, link: Link, expected: int) -> Event:
         bus, stored = self._tools.bus, self._stored
         await hooks.keep_of(bus, stored, self._tools.clock.now())
-        outcome = await chain.append(bus, stored.who, link, expected)
+        outcome = await chain.append(bus, stored.who, link, expected, of=stored.trace)
         if isinstance(outcome, Stored):
             self._line.note(link)
         return outcome

@@ -13,7 +13,7 @@ from agent.bus.connection import Bus, NoAnswer
 from agent.clock import Clock
 from agent.core.links import Pen
 from agent.engines.protocol import Step
-from contracts import codec, subjects
+from contracts import codec, subjects, trace
 
 PROGRESS_EVERY_S: Final = 0.1
 PREVIEW_EVERY_S: Final = 0.25
@@ -68,7 +68,8 @@ class Telling:
         pen = self._pen()
         who = pen.stored.who
         progress = pen.progress((step.step, step.steps), step.message, step.eta_s)
-        await self._bus.publish(subjects.progress(who), codec.encode(progress))
+        headers = trace.headers(pen.stored.trace) or None
+        await self._bus.publish(subjects.progress(who), codec.encode(progress), headers)
         now_s = self._clock.monotonic_s()
         if step.preview is not None and now_s - self._shown_s >= PREVIEW_EVERY_S:
             self._shown_s = now_s

@@ -112,7 +112,7 @@ class Job:
         story = self._story
         again = self.delivery.num_delivered > 1
         steps = story.run(again=again) if error is None else story.refuse(error, self.delivery.data)
-        with structlog.contextvars.bound_contextvars(request=str(self.stored.who)):
+        with structlog.contextvars.bound_contextvars(**self._named()):
             if error is not None:
                 REQUESTS_REFUSED.labels(error.code).inc()
                 log.warning(
@@ -131,6 +131,12 @@ class Job:
                 self.slot.free()
             self._log_end()
             await self._forget()
+
+    def _named(self) -> dict[str, str]:
+        """Return what each line of the log about this job says."""
+        trace = self.stored.trace
+        names = {"request": str(self.stored.who)}
+        return names if trace is None else names | {"trace_id": trace.trace_id}
 
     async def interrupt(self, why: Literal["stop", "overtaken"], reason: str) -> None:
         """Stop drawing or waiting; a job that is past drawing finishes."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import CONTRACT_VERSION, codec, examples, subjects
+from contracts import CONTRACT_VERSION, codec, examples, subjects, trace
 from contracts.codec import CONTRACT_HEADER, MESSAGE_ID_HEADER, REQUEST_SIZE_MAX_BYTES
 from contracts.errors import HTTP_STATUS, RETRYABLE, ErrorCode
 from contracts.events import LINK_TYPES, Link
@@ -32,6 +32,11 @@ _REPUBLISHED: Final = (
     "Nats-Time-Stamp",
 )
 """Headers that the server adds to a republished message."""
+_TRACE: Final[Document] = {
+    trace.PARENT: {**_TEXT, "description": "W3C Trace Context; ignored where it is malformed."},
+    trace.STATE: {**_TEXT, "description": f"Goes with it; {trace.STATE_MAX} characters at most."},
+}
+"""Of a request, and as it came on all that is said about that request."""
 
 
 def document(definitions: dict[str, Document]) -> Document:
@@ -220,8 +225,8 @@ def _messages() -> Document:
                         "pattern": rf"^{token}\.{token}$",
                         "description": "`<agent>.<request_id>`",
                     },
-                    "traceparent": {**_TEXT, "description": "W3C Trace Context."},
                 }
+                | _TRACE
             ),
         },
         **{
@@ -232,7 +237,8 @@ def _messages() -> Document:
             }
             for kind, link in zip(KINDS, LINK_TYPES, strict=True)
         },
-        "progress": {**_message("Progress", "progress"), "summary": "Step progress."},
+        "progress": _message("Progress", "progress")
+        | {"summary": "Step progress.", "headers": _headers(_TRACE)},
         "snapshotQuestion": {"summary": "An empty body.", "payload": {"maxLength": 0, **_TEXT}},
         "snapshot": {
             **_message("Snapshot", "snapshot", "snapshot-running"),
@@ -291,7 +297,7 @@ def _link_headers(kind: str, example: Link) -> Document:
     }
     shape["ce-time"]["format"] = "date-time"
     added = dict.fromkeys(_REPUBLISHED, _TEXT)
-    return {**_headers(shape | added), "required": list(written)}
+    return {**_headers(shape | added | _TRACE), "required": list(written)}
 
 
 def _headers(shape: Document, *, required: bool = False) -> Document:

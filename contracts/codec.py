@@ -218,6 +218,16 @@ def header(headers: Mapping[str, str] | None, name: str) -> str | None:
     return None
 
 
+def decode_headers(block: bytes) -> dict[str, str]:
+    """Read the headers of a stored message, as STREAM.MSG.GET answers them.
+
+    Source: ADR-4: a line `NATS/1.0`, then `name: value` lines; of a name that is repeated the last.
+    """
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines)
+    return {name: value.strip() for name, colon, value in pairs if colon}
+
+
 def _percent(value: str) -> str:
     """Encode a header value as CloudEvents asks: U+0021..U+007E stay, but for `"` and `%`."""
     return quote(value, safe="!#$&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -35,6 +35,7 @@ from contracts import codec, subjects
 from contracts.errors import ContractError, ErrorBody
 from contracts.events import Cancelled
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 PATIENCE_S: Final = 5.0
 """How long one append is asked again before the asker is told that nobody could say."""
@@ -56,15 +57,21 @@ async def cancel(bus: Bus, who: Identity, by: str, clock: Clock) -> Cancelled | 
     wish = Cancelling(who, by, uuid4(), clock.now())
     steps = wish.run()
     command = next(steps)
+    of: Trace | None = None
     while True:
-        event = await _perform(bus, who, command)
+        event = await _perform(bus, who, command, of)
+        match event:  # Every link has the trace of the request, so the newest one seen is right.
+            case Superseded(head=head):
+                of = head.trace
+            case Found(stored=stored):
+                of = stored.trace
         try:
             command = steps.send(Told(event, clock.now()))
         except StopIteration:
             return wish.answer
 
 
-async def _perform(bus: Bus, who: Identity, command: Command) -> Event:
+async def _perform(bus: Bus, who: Identity, command: Command, of: Trace | None) -> Event:
     try:
         match command:
             case ReadHead():
@@ -76,7 +83,7 @@ async def _perform(bus: Bus, who: Identity, command: Command) -> Event:
                     await hooks.keep_of(bus, found.stored, found.stored.stored_at)
                 return found
             case Append(link=link, expected=expected):
-                return await chain.append(bus, who, link, expected, patience_s=PATIENCE_S)
+                return await chain.append(bus, who, link, expected, patience_s=PATIENCE_S, of=of)
             case other:
                 raise AssertionError(f"a cancel never asks for {other}")
     except (BusError, msgspec.DecodeError) as error:
@@ -98,6 +105,7 @@ async def _find(bus: Bus, who: Identity) -> Event:
         seq=waiting.seq,
         stored_at=waiting.stored_at,
         request=request,
+        trace=waiting.trace,
     )
     return Found(stored)
 

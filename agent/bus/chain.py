@@ -16,9 +16,10 @@ from agent.bus import history
 from agent.bus.connection import ApiError, Bus, NoAnswer
 from agent.core.job import Head
 from agent.core.steps import Outcome, Stored, Superseded, Unknown
-from contracts import codec, subjects
+from contracts import codec, subjects, trace
 from contracts.events import Link, kind_of
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 APPEND_PATIENCE_S: Final = 120.0
 LINKS_MAX: Final = 1000
@@ -30,16 +31,18 @@ log = structlog.get_logger()
 
 
 class StoredLink(msgspec.Struct, frozen=True, kw_only=True):
-    """A link's own bytes with its sequence."""
+    """A link's own bytes with its sequence, and the trace in its headers."""
 
     seq: int
     subject: str
     data: bytes
+    trace: Trace | None = None
 
 
 class _Message(msgspec.Struct):
     seq: int
     data: bytes = b""
+    hdrs: bytes = b""
     time: datetime | None = None
 
 
@@ -60,7 +63,8 @@ async def read_head(bus: Bus, who: Identity) -> Head | None:
             return None
         raise
     message = msgspec.json.decode(data, type=_MessageAnswer).message
-    return Head(seq=message.seq, link=codec.decode_link(message.data))
+    belongs_to = trace.read(codec.decode_headers(message.hdrs))
+    return Head(seq=message.seq, link=codec.decode_link(message.data), trace=belongs_to)
 
 
 async def append(
@@ -70,11 +74,13 @@ async def append(
     expected: int,
     *,
     patience_s: float = APPEND_PATIENCE_S,
+    of: Trace | None = None,
 ) -> Outcome:
     """Append `link` after the link at sequence `expected` (0: the chain is empty).
 
-    Asks again until the answer is definite or `patience_s` is over. Never raises for a server
-    that is away, slow or full: that is `Unknown`.
+    Its headers carry `of`, the trace of the request as the request brought it. Asks again until
+    the answer is definite or `patience_s` is over. Never raises for a server that is away, slow or
+    full: that is `Unknown`.
     """
     subject = subjects.chain(who, kind_of(link))
     data = codec.encode(link)
@@ -83,7 +89,7 @@ async def append(
     pause_s = _PAUSE_FIRST_S
     while True:
         try:
-            outcome = await _append_once(bus, who, link, (subject, data, expected))
+            outcome = await _append_once(bus, who, link, (subject, data, expected), of)
         except (NoAnswer, ApiError) as error:
             reason = str(error)
         else:
@@ -99,14 +105,14 @@ async def append(
 
 
 async def _append_once(
-    bus: Bus, who: Identity, link: Link, message: tuple[str, bytes, int]
+    bus: Bus, who: Identity, link: Link, message: tuple[str, bytes, int], of: Trace | None
 ) -> Outcome | None:
     """Try once; None when the refusal came from a server that is behind the writer.
 
     Raises: NoAnswer, or ApiError for a refusal that says nothing about the chain.
     """
     subject, data, expected = message
-    headers = codec.link_headers(link, source=f"/mmg/{bus.name}")
+    headers = codec.link_headers(link, source=f"/mmg/{bus.name}") | trace.headers(of)
     headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
     headers["Nats-Expected-Last-Subject-Sequence-Subject"] = subjects.chain_filter(who)
     try:
@@ -134,4 +140,7 @@ async def read_chain(bus: Bus, who: Identity) -> list[StoredLink]:
     """
     wanted = subjects.chain_filter(who)
     kept = await history.read(bus, subjects.STREAM_EVENTS, wanted, LINKS_MAX)
-    return [StoredLink(seq=one.seq, subject=one.subject, data=one.data) for one in kept]
+    return [
+        StoredLink(seq=one.seq, subject=one.subject, data=one.data, trace=trace.read(one.headers))
+        for one in kept
+    ]

@@ -13,8 +13,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from agent.bus.connection import API_PREFIX, Bus, BusError, NoAnswer
-from contracts import subjects
+from contracts import subjects, trace
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 PULL_TIMEOUT_S: Final = 3.0
 _PULL_ONE: Final = b'{"batch":1,"no_wait":true}'
@@ -38,6 +39,7 @@ class End:
         self.subject: str = msg.subject
         self.data: bytes = msg.data
         self.who: Identity | None = subjects.parse_pair(msg.subject)
+        self.trace: Trace | None = trace.read(msg.headers)
 
     async def ack(self) -> None:
         """Take it off the list for ever. Raises: NoAnswer."""

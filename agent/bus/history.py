@@ -7,7 +7,7 @@ batch early by its size in bytes, and then says how many messages are left.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,12 +21,13 @@ ANSWER_S: Final = 5.0
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message as the stream keeps it."""
+    """One message as the stream keeps it; `headers` hold what the server added, too."""
 
     seq: int
     subject: str
     data: bytes
     stored_at: datetime
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 async def read(
@@ -111,6 +112,7 @@ def _stored(msg: Msg, headers: dict[str, str]) -> StoredMessage:
         subject=headers["Nats-Subject"],
         data=msg.data,
         stored_at=msgspec.convert(headers["Nats-Time-Stamp"], datetime),
+        headers=headers,
     )
 
 

@@ -16,9 +16,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from agent.bus.connection import API_PREFIX, ApiError, Bus, NoAnswer
-from contracts import subjects
+from contracts import codec, subjects, trace
 from contracts.requests import Priority
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 PULL_TIMEOUT_S: Final = 3.0
 SAFETY_SWEEP_S: Final = 1.0
@@ -185,6 +186,7 @@ class _StoredMessage(msgspec.Struct):
     seq: int
     subject: str
     data: bytes = b""
+    hdrs: bytes = b""
     time: datetime | None = None
 
 
@@ -199,6 +201,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     data: bytes
     stored_at: datetime | None
+    trace: Trace | None
 
 
 async def ack_wait_s(bus: Bus) -> float:
@@ -242,5 +245,9 @@ async def _stored(bus: Bus, query: dict[str, object]) -> Waiting | None:
         raise
     message = msgspec.json.decode(data, type=_StoredAnswer).message
     return Waiting(
-        seq=message.seq, subject=message.subject, data=message.data, stored_at=message.time
+        seq=message.seq,
+        subject=message.subject,
+        data=message.data,
+        stored_at=message.time,
+        trace=trace.read(codec.decode_headers(message.hdrs)),
     )

@@ -18,11 +18,12 @@ from agent.bus.connection import ApiError, Bus, BusError, NoAnswer, NoResponders
 from agent.bus.overview import stored_of
 from agent.bus.snapshot import ask_snapshot, read_snapshot
 from agent.clock import Clock, SystemClock
-from contracts import CONTRACT_VERSION, codec, subjects
+from contracts import CONTRACT_VERSION, codec, subjects, trace
 from contracts.errors import ContractError, ErrorCode
 from contracts.events import Snapshot, Status
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 log = structlog.get_logger()
 
@@ -82,12 +83,12 @@ async def submit(
     bus: Bus,
     request: Request,
     *,
-    requester: str = REQUESTER_DEFAULT,
+    of: Trace | None = None,
     fresh: bool = False,
     clock: Clock | None = None,
     most: int | None = None,
 ) -> Submitted:
-    """Store a checked request in its lane. What it leaves out is filled in.
+    """Store a checked request in its lane, with the trace it is part `of`. Gaps are filled in.
 
     `fresh`: the caller has just made the id by `new_request_id`, so nothing earlier can have it.
     The same identity with the same body joins the request that is known. `most`: so many requests
@@ -100,7 +101,7 @@ async def submit(
     filled = msgspec.structs.replace(
         request,
         request_id=request.request_id or new_request_id(clock),
-        requester=request.requester or requester,
+        requester=request.requester or REQUESTER_DEFAULT,
         priority=request.priority or Priority.MEDIUM,
     )
     assert filled.request_id is not None, "just filled in"
@@ -110,13 +111,13 @@ async def submit(
     await _check_intake(bus)
     if most is not None:
         await _check_quota(bus, who, most)
-    ack, again = await _store(bus, filled, who, message_id=str(who))
+    ack, again = await _store(bus, filled, who, of, message_id=str(who))
     if ack is None or (ack.duplicate and not again):
         status = await _compare_known(bus, filled, who, full=ack is None)
         if status is not None:
             return Submitted(who=who, priority=filled.priority, status=status, joined=True)
         log.warning("submit.message_id_taken", request=str(who))
-        ack, again = await _store(bus, filled, who, message_id=None)
+        ack, again = await _store(bus, filled, who, of, message_id=None)
         if ack is None:
             raise _reused(who)
     if not made and await _is_known_earlier(bus, filled, who, ack.seq):
@@ -163,7 +164,7 @@ async def _check_quota(bus: Bus, who: Identity, most: int) -> None:
 
 
 async def _store(
-    bus: Bus, request: Request, who: Identity, *, message_id: str | None
+    bus: Bus, request: Request, who: Identity, of: Trace | None, *, message_id: str | None
 ) -> tuple[PubAck | None, bool]:
     """Publish; return the server's word and whether it was asked again for it.
 
@@ -179,7 +180,7 @@ async def _store(
         if not bus.connected:
             # Published now it would be stored after the reconnect, when nobody knows of it.
             raise NoAnswer(f"the message bus is away; request {who} was not sent")
-        headers = {codec.CONTRACT_HEADER: str(CONTRACT_VERSION)}
+        headers = {codec.CONTRACT_HEADER: str(CONTRACT_VERSION)} | trace.headers(of)
         if message_id is not None:
             headers[codec.MESSAGE_ID_HEADER] = message_id
         try:

@@ -5,7 +5,7 @@ What happens to a request after it was stored is none of its business; it only f
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, Self, TypedDict, Unpack
 
 import msgspec
@@ -18,7 +18,7 @@ from agent.bus.snapshot import ask_snapshot, read_snapshot
 from agent.bus.submit import new_request_id, submit
 from agent.client.following import ASK_TIMEOUT_S, ChainReader, Events
 from agent.client.order import Event
-from contracts import codec, subjects
+from contracts import codec, subjects, trace
 from contracts.errors import ContractError, ErrorBody, ErrorCode, error_body
 from contracts.events import Cancelled, Completed, Expired, Failed, Progress, Snapshot
 from contracts.requests import AspectRatio, ImageRef, Options, Priority, Quality, Request, Style
@@ -134,19 +134,28 @@ class Client:
         self._agent = agent
         self._reader = ChainReader(bus)
 
-    async def submit(self, prompt: str | Request, **fields: Unpack[Fields]) -> Ticket:
+    async def submit(
+        self,
+        prompt: str | Request,
+        *,
+        traced: Mapping[str, str] | None = None,
+        **fields: Unpack[Fields],
+    ) -> Ticket:
         """Store a request in its lane and return; a worker takes it when its turn comes.
 
         Without `request_id` one is made. The same id with the same body joins the known request.
+        `traced` holds `traceparent` and `tracestate` as OpenTelemetry's `inject` writes them.
         Raises: ContractError (invalid_request, id_reused, queue_full ...), BusError when it is
         not known whether it was stored: submit again with the same id.
         """
         asked = build_request(prompt, **fields)
-        return await self._store(self._complete(asked), fresh=asked.request_id is None)
+        return await self._store(self._complete(asked), traced, fresh=asked.request_id is None)
 
-    async def _store(self, request: Request, *, fresh: bool) -> Ticket:
+    async def _store(
+        self, request: Request, traced: Mapping[str, str] | None, *, fresh: bool
+    ) -> Ticket:
         """Store a complete request; `fresh`: its id was made here just now."""
-        stored = await submit(self._bus, request, fresh=fresh)
+        stored = await submit(self._bus, request, of=trace.read(traced), fresh=fresh)
         who = self._identity(request)
         return Ticket(request_id=who.request_id, requester=who.requester, joined=stored.joined)
 
@@ -176,6 +185,7 @@ class Client:
         *,
         timeout_s: float | None = None,
         on_event: Callable[[Event], None] | None = None,
+        traced: Mapping[str, str] | None = None,
         **fields: Unpack[Fields],
     ) -> Completed:
         """Submit, wait for the end and return it; `on_event` sees everything on the way.
@@ -187,7 +197,7 @@ class Client:
         request = self._complete(asked)
         assert request.request_id is not None, "completed"
         async with asyncio.timeout(timeout_s), self.follow(request.request_id) as events:
-            await self._store(request, fresh=asked.request_id is None)
+            await self._store(request, traced, fresh=asked.request_id is None)
             async for event in events:
                 check_same(request, event)
                 if on_event is not None:

@@ -14,6 +14,7 @@ from contracts.errors import ErrorCode, error_body
 from contracts.events import FaultRecord, Link, Preempted, Retrying, Started
 from contracts.requests import Priority, Request
 from contracts.subjects import Identity
+from contracts.trace import Trace
 
 TRIES_MAX: Final = 3
 """Tries at one engine, and workers that may be lost, before the request is given up."""
@@ -25,7 +26,7 @@ RETRY_FIRST_S: Final = 5.0
 class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it lies in its lane: `seq` and `stored_at` are the server's.
 
-    `request` is None where its bytes could not be read.
+    `request` is None where its bytes could not be read; `trace` is what its headers belong to.
     """
 
     who: Identity
@@ -33,6 +34,7 @@ class StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     stored_at: datetime
     request: Request | None
+    trace: Trace | None = None
 
     def waited_s(self, now: datetime) -> float:
         """Return the seconds since it was stored, never below 0 (two clocks are compared)."""
@@ -50,6 +52,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
     seq: int
     link: Link
+    trace: Trace | None = None
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

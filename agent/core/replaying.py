@@ -201,7 +201,7 @@ def chosen(found: tuple[Candidate, ...] | Fault) -> bytes:
 
 
 def without_words(choice: Choice) -> Choice:
-    """Return a choice without what is large or private and decides nothing: texts and graphs."""
+    """Return a choice without what is large or private or decides nothing: texts, graphs, trace."""
     request = choice.stored.request
     if request is not None:
         negative = request.options.negative_prompt
@@ -211,7 +211,7 @@ def without_words(choice: Choice) -> Choice:
     engines = tuple(_without_graphs(facts) for facts in choice.seen.engines)
     return replace(
         choice,
-        stored=replace(choice.stored, request=request),
+        stored=replace(choice.stored, request=request, trace=None),
         seen=replace(choice.seen, engines=engines),
     )
 

@@ -19,7 +19,7 @@ from agent.gateway.lookup import require
 from agent.gateway.problems import problem
 from agent.gateway.queueing import Queue
 from agent.gateway.settings import API, GatewaySettings
-from contracts import codec, subjects
+from contracts import codec, subjects, trace
 from contracts.errors import ErrorCode
 from contracts.events import Status
 from contracts.requests import Priority, Request
@@ -28,6 +28,10 @@ from contracts.subjects import Identity
 PER_MINUTE: Final = Limit(name="generate", per_minute=30)
 IDEMPOTENCY: Final = "Idempotency-Key"
 IDEMPOTENCY_MAX: Final = 255
+TRACE: Final = (
+    Param(name=trace.PARENT, where="header", text="W3C Trace Context; ignored where malformed"),
+    Param(name=trace.STATE, where="header", text="goes with it, 512 characters at most"),
+)
 _DIGITS: Final = 32
 
 
@@ -93,6 +97,7 @@ class Intake:
                     text="the same key with the same body is the same request, for 30 days",
                     shape={"type": "string", "pattern": "^[!-~]{1,255}$"},
                 ),
+                *TRACE,
             ),
             body=Request,
             answers={202: Accepted},
@@ -124,7 +129,8 @@ class Intake:
         require(self._bus)
         if self._hooks is not None:
             await self._hooks.require(asked.webhook_url, asked.requester or REQUESTER_DEFAULT)
-        stored = await submit(self._bus, asked, most=self.settings.agent_queued_max)
+        of = trace.read(request.headers)
+        stored = await submit(self._bus, asked, of=of, most=self.settings.agent_queued_max)
         if self._hooks is not None and not stored.joined:
             await self._hooks.keep(stored.who, asked.webhook_url)
         return self.accepted(stored)

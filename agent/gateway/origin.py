@@ -65,7 +65,7 @@ def preflight() -> web.Response:
     answer = web.Response(status=204)
     answer.headers["Access-Control-Allow-Methods"] = "GET, HEAD, POST, DELETE"
     answer.headers["Access-Control-Allow-Headers"] = (
-        "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+        "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate"
     )
     answer.headers["Access-Control-Max-Age"] = "600"
     return answer

@@ -29,7 +29,7 @@ from agent.gateway.hook_door import HookDoor
 from agent.gateway.keys import KeyFileError
 from agent.gateway.posting import TRY_S, post
 from agent.gateway.settings import GatewaySettings
-from contracts import subjects
+from contracts import subjects, trace
 from contracts.events import TERMINAL_KINDS, AssetFact
 from contracts.subjects import Identity
 
@@ -173,10 +173,10 @@ class Webhooks:
 
     async def _try(self, end: End, who: Identity, hook: Hook) -> webhook.Answer | None:
         """Send once; None where no terminal link is left to be told. Raises: BusError."""
-        data = end.data
+        data, of = end.data, end.trace
         if end.subject.endswith(facts.WEBHOOK_RETRIED):
             links = await chain.read_chain(self._bus, who)
-            data = links[-1].data if links else b""
+            data, of = (links[-1].data, links[-1].trace) if links else (b"", None)
         try:
             head = msgspec.json.decode(data, type=_Told)
         except msgspec.DecodeError as error:
@@ -189,7 +189,7 @@ class Webhooks:
             reason = f"no secret signs for {who.requester}: set MMG_WEBHOOK_SECRET, or add a key"
             return webhook.Answer(reason=reason, never=True)
         body = webhook.payload(head.kind, head.at, data)
-        headers = webhook.headers(head.id, self._clock.now(), body, secrets)
+        headers = webhook.headers(head.id, self._clock.now(), body, secrets) | trace.headers(of)
         return await post(hook.url, body, headers, self._allowed, self._limit_s)
 
     def _pause_s(self, hook: Hook, now: datetime) -> float:
