@@ -26,6 +26,7 @@ from agent.building import (
     close_all,
     gateway_settings,
     limits,
+    named,
     night,
     open_bus,
     own_name,
@@ -51,6 +52,7 @@ from agent.readiness import Readiness, StreamsGoneError
 from agent.retention import Retention
 from agent.styles import load_styles
 from agent.tools import Tools
+from agent.tracing.opening import open_tracer
 from agent.turnstile import Turnstile
 
 ONCE_PATIENCE_S: Final = 5.0
@@ -176,8 +178,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
     with own_name(config.worker.name) as name:
         ack_wait_s = await _ack_wait_s(bus, wait=wait)
         clock = OffsetClock(SystemClock())
-        worker = msgspec.structs.replace(config.worker, name=name)
-        config = msgspec.structs.replace(config, worker=worker)
+        config = named(config, name)
         engines = await build_engines(config, clock, name)
         assets = build_assets(config, name)
         await assets.remove_temporary()
@@ -200,6 +201,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
             cloud=config.cloud.mode,
             extender=Enhancer(ollama, config.ollama.enhance_model, clock),
             recorder=recorder,
+            tracer=open_tracer("worker", name),
             run_timeout_s=config.worker.run_timeout_s,
         )
         readiness = Readiness(tools)
@@ -231,7 +233,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
             await desk.close()
             for subscription in answering:
                 await bus.unsubscribe(subscription)
-            await close_all(engines, slots, ollama)
+            await close_all(tools, ollama)
 
 
 @asynccontextmanager
@@ -240,7 +242,8 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
     file, cloud = config.storage.data_dir / FILE, config.cloud
     usd = reference_usd(cloud.order, cloud.stability_high_model, cloud.openai_model)
     assets = build_assets(config)
-    gateway = Gateway(bus, assets, settings, Ledger(file, usd))
+    tracer = open_tracer("gateway")
+    gateway = Gateway(bus, assets, settings, Ledger(file, usd), tracer)
     projection = gateway.gauges.projection = Projection(bus, file)
     webhooks = Webhooks(bus, settings)
     gateway.gauges.webhooks = webhooks.counts
@@ -263,6 +266,7 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
     finally:
         await bus.unsubscribe(cancels)
         await gateway.stop()
+        await tracer.close()
 
 
 async def _ack_wait_s(bus: Bus, *, wait: bool) -> float:

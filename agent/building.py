@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 from filelock import FileLock, Timeout
 
@@ -43,6 +44,7 @@ from agent.gpu.nvml import Nvml
 from agent.ollama import Ollama
 from agent.site.layout import Layout
 from agent.slots import CLOUD, GPU, Places, Slots
+from agent.tools import Tools
 from agent.workflows import load_workflows
 from contracts.requests import Priority
 
@@ -169,13 +171,19 @@ def build_slots(
     return Slots(places, keepers, clock, bounds=bounds)
 
 
-async def close_all(engines: Mapping[str, Engine], slots: Slots, ollama: Ollama) -> None:
-    """Close what a worker draws with."""
-    for engine in engines.values():
+def named(config: Config, name: str) -> Config:
+    """Return the settings with the name that the worker got."""
+    return msgspec.structs.replace(config, worker=msgspec.structs.replace(config.worker, name=name))
+
+
+async def close_all(tools: Tools, ollama: Ollama) -> None:
+    """Close what a worker draws with, then send the last of its spans."""
+    for engine in tools.engines.values():
         await engine.close()
-    for keeper in slots.keepers.values():
+    for keeper in tools.slots.keepers.values():
         keeper.close()
     await ollama.close()
+    await tools.tracer.close()
 
 
 def gateway_settings(config: Config) -> GatewaySettings:

@@ -25,6 +25,7 @@ from agent.core.steps import (
 )
 from agent.job_line import JobLine
 from agent.tools import Tools
+from agent.tracing import JobSpan
 from contracts import codec
 from contracts.events import Link, Started
 
@@ -34,11 +35,12 @@ log = structlog.get_logger()
 class Scribe:
     """What one job says and asks on the bus about its request."""
 
-    def __init__(self, tools: Tools, stored: StoredRequest, line: JobLine) -> None:
-        """Nothing is asked yet; `line` hears of each link that is stored."""
+    def __init__(self, tools: Tools, stored: StoredRequest, line: JobLine, span: JobSpan) -> None:
+        """Nothing is asked yet; `line` and `span` hear of each link that is stored."""
         self._tools = tools
         self._stored = stored
         self._line = line
+        self._span = span
 
     async def ask(self, command: Append | ReadHead | ReadHistory | AskLane) -> Event:
         """Do what the story asks of the bus and say what came of it."""
@@ -64,6 +66,7 @@ class Scribe:
         outcome = await chain.append(bus, stored.who, link, expected, of=stored.trace)
         if isinstance(outcome, Stored):
             self._line.note(link)
+            self._span.link(link, outcome.seq)
         return outcome
 
     async def _read_history(self, upto: int) -> Event:

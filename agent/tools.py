@@ -19,6 +19,7 @@ from agent.decisions import Recorder
 from agent.engines.protocol import Engine, EngineJob
 from agent.prompting import Extender
 from agent.slots import GPU, Slots
+from agent.tracing import UNTRACED, Tracer
 from agent.turnstile import Turnstile
 
 
@@ -38,6 +39,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     cloud: Literal["off", "fallback", "on"] = "fallback"
     extender: Extender | None = None
     recorder: Recorder | None = None
+    tracer: Tracer = UNTRACED
     run_timeout_s: float = 120.0
 
     def time_limit_s(self, job: EngineJob) -> float:

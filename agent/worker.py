@@ -93,7 +93,8 @@ class Job:
         self._telling = Telling(tools.bus, tools.clock, self.progress_pen)
         self._why: str | None = None
         self._line = JobLine(stored)
-        self._scribe = Scribe(tools, stored, self._line)
+        self._span = tools.tracer.process(stored, delivery.num_delivered)
+        self._scribe = Scribe(tools, stored, self._line, self._span)
         self._noted: Chosen | None = None
         if stored.request is not None:
             self._order = order_for(stored, tools.book)
@@ -129,14 +130,16 @@ class Job:
                         task.cancel()
             finally:
                 self.slot.free()
+                self._span.end(self.ended)
             self._log_end()
             await self._forget()
 
     def _named(self) -> dict[str, str]:
         """Return what each line of the log about this job says."""
         trace = self.stored.trace
+        trace_id = self._span.trace_id if trace is None else trace.trace_id
         names = {"request": str(self.stored.who)}
-        return names if trace is None else names | {"trace_id": trace.trace_id}
+        return names if trace_id is None else names | {"trace_id": trace_id}
 
     async def interrupt(self, why: Literal["stop", "overtaken"], reason: str) -> None:
         """Stop drawing or waiting; a job that is past drawing finishes."""
@@ -182,7 +185,9 @@ class Job:
             self._noted = self._tools.note(self._story.chosen, self._noted)
             name = _name(command)
             crash_point(f"before {name}")
-            event = await self._perform(command)
+            with self._span.step(command) as step:
+                event = await self._perform(command)
+                step.came(event)
             note_event(event, "" if self._drawing is None else self._drawing.engine.name)
             crash_point(f"after {name}")
             try:

@@ -19,6 +19,7 @@ from agent.gateway.lookup import require
 from agent.gateway.problems import problem
 from agent.gateway.queueing import Queue
 from agent.gateway.settings import API, GatewaySettings
+from agent.tracing import UNTRACED, Tracer
 from contracts import codec, subjects, trace
 from contracts.errors import ErrorCode
 from contracts.events import Status
@@ -74,12 +75,14 @@ class Intake:
         queue: Queue,
         hearing: Hearing,
         hooks: WebhookDoor | None = None,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """Take nothing yet."""
         self._bus = bus
         self._queue = queue
         self._hearing = hearing
         self._hooks = hooks
+        self._tracer = tracer
         self.settings = settings
 
     def routes(self) -> list[web.RouteDef]:
@@ -129,8 +132,10 @@ class Intake:
         require(self._bus)
         if self._hooks is not None:
             await self._hooks.require(asked.webhook_url, asked.requester or REQUESTER_DEFAULT)
-        of = trace.read(request.headers)
-        stored = await submit(self._bus, asked, of=of, most=self.settings.agent_queued_max)
+        with self._tracer.send(trace.read(request.headers)) as sending:
+            most = self.settings.agent_queued_max
+            stored = await submit(self._bus, asked, of=sending.trace, most=most)
+            sending.stored(stored.who, stored.priority, joined=stored.joined)
         if self._hooks is not None and not stored.joined:
             await self._hooks.keep(stored.who, asked.webhook_url)
         return self.accepted(stored)

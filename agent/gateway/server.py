@@ -42,6 +42,7 @@ from agent.gateway.settings import SOCKET_PATH, GatewaySettings
 from agent.gateway.situation import Desk
 from agent.gateway.sockets import AFTER_MAX, STOP_PATIENCE_S, WAIT_MAX_S, Sockets
 from agent.ledger import Ledger
+from agent.tracing import UNTRACED, Tracer
 from contracts.codec import REQUEST_SIZE_MAX_BYTES
 from contracts.errors import ErrorCode
 
@@ -70,6 +71,7 @@ class Gateway:
         assets: AssetStore,
         settings: GatewaySettings,
         ledger: Ledger | None = None,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """Nothing listens before `start`; without a ledger there is no history."""
         self._bus = bus
@@ -81,7 +83,8 @@ class Gateway:
         self._queue = Queue(bus, self._hearing, self._machines)
         self._sockets = Sockets(bus, self._relay, self._queue)
         self._everything = Everything(self._relay, self._sockets, ledger)
-        self._intake = Intake(bus, settings, self._queue, self._hearing, HookDoor(bus, settings))
+        door = HookDoor(bus, settings)
+        self._intake = Intake(bus, settings, self._queue, self._hearing, door, tracer)
         self.gauges = Gauges(bus, self._sockets, ledger, bus.certificates)
         self.desk = Desk(bus, ledger)
         self._parts = (

@@ -179,6 +179,7 @@ async def rig(
     assets: AssetStore | None = None,
     settings: GatewaySettings | None = None,
     ledger: Ledger | None = None,
+    **parts: Any,
 ) -> AsyncIterator[Rig]:
     """Run server and gateway; without streams if the plan says no replicas."""
     server = EmbeddedServer(folder / "nats", 0)
@@ -191,7 +192,7 @@ async def rig(
     http = aiohttp.ClientSession()
     made = Rig(server, bus, own, http)
     store = assets or AssetStore(folder / "assets", "http://mmg.test")
-    made.gateway = Gateway(bus, store, settings or OPEN, ledger)
+    made.gateway = Gateway(bus, store, settings or OPEN, ledger, **parts)
     try:
         await made.gateway.start()
         yield made

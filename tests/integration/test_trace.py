@@ -151,7 +151,7 @@ async def test_a_trace_outlives_the_worker_that_was_killed_with_it(server, agent
 
 
 async def test_a_trace_outlives_a_hand_back(server, agent, tmp_path):
-    async with worker_with(server, tmp_path, ScriptedEngine(seconds=30), drain_s=0.0):
+    async with worker_with(server, tmp_path, ScriptedEngine(seconds=10), drain_s=0.0):
         await ask(agent, TRACED)
         await until(lambda: any("progress" in s for s, _ in agent.heard), "first progress")
     async with worker_with(server, tmp_path, ScriptedEngine(), name="w2"):
@@ -164,7 +164,7 @@ async def test_a_trace_outlives_a_hand_back(server, agent, tmp_path):
 async def test_who_refuses_or_cancels_passes_the_trace_on(server, agent, bus, tmp_path):
     await ask(agent, TRACED, request_id="queued")
     await cancel(bus, Identity("L2-01", "queued"), "somebody", SystemClock())
-    async with worker_with(server, tmp_path, ScriptedEngine(seconds=30)):
+    async with worker_with(server, tmp_path, ScriptedEngine(seconds=10)):
         await ask(agent, TRACED, request_id="running")
         await until(lambda: any("progress" in s for s, _ in agent.heard), "first progress")
         await cancel(bus, Identity("L2-01", "running"), "somebody", SystemClock())

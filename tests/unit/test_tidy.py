@@ -20,7 +20,7 @@ OURS = (*CODE, "tests", "workflows")
 
 ALL = ("agent", "contracts")
 SHELL = ("contracts", "agent.core", "agent.clock")
-RUNNING = (*SHELL, "agent.assets", "agent.bus", "agent.logs", "agent.metrics")
+RUNNING = (*SHELL, "agent.assets", "agent.bus", "agent.logs", "agent.metrics", "agent.tracing")
 DESK = (
     *RUNNING,
     "agent.alarms",
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("agent.clock", "agent.crash_point", "agent.embedded"), ()),
     **dict.fromkeys(("agent.assets", "agent.bus", "agent.config", "agent.engines"), SHELL),
     **dict.fromkeys(("agent.gpu", "agent.ollama"), (*SHELL, "agent.tenants")),
-    **dict.fromkeys(("agent.logs", "agent.metrics", "agent.tenants"), SHELL),
+    **dict.fromkeys(("agent.logs", "agent.metrics", "agent.tenants", "agent.tracing"), SHELL),
     "agent.styles": SHELL,
     "agent.workflows": SHELL,
     **dict.fromkeys(("agent.telling", "agent.turnstile"), (*RUNNING, "agent.engines.protocol")),

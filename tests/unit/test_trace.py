@@ -1,6 +1,7 @@
 """Goal: a trace context is read as W3C asks, whatever a stranger sends, and never breaks a request.
 
-Method: properties over contexts that are right, over ones with one mistake, and over any text.
+Method: properties over contexts that are right, over ones with one mistake, and over any text; an
+independent reader is the parser of OpenTelemetry, which the `otel` extra brings.
 """
 
 import re
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from contracts import trace
 
@@ -68,6 +71,18 @@ def test_any_text_is_read_or_ignored(parent, state):
     found = trace.parse(PARENT, state)
     assert found is not None
     assert re.fullmatch(r"[ -~]*", found.state)
+
+
+@given(st.integers(0, len(PARENT) - 1), st.text(HEX + "-z \n", max_size=2))
+def test_no_more_is_read_than_opentelemetry_reads(place, instead):
+    text = PARENT[:place] + instead + PARENT[place + 1 :]
+    ours = trace.parse(text)
+    carrier = TraceContextTextMapPropagator().extract({"traceparent": text})
+    theirs = get_current_span(carrier).get_span_context()
+    assert ours is None or (theirs.trace_id, theirs.span_id) == (
+        int(ours.trace_id, 16),
+        int(ours.span_id, 16),
+    )
 
 
 def test_a_later_version_is_passed_on_as_the_one_known_here():
