@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from nats.aio.msg import Msg
 
 from agent import app
 from agent.bus import backup, connection
@@ -28,6 +29,7 @@ from agent.config import load
 from agent.site import certificates
 from agent.site.folder import SiteFolder
 from agent.site.layout import SiteError
+from contracts import subjects
 from contracts.errors import ContractError
 from contracts.events import Progress
 from contracts.requests import Priority
@@ -102,6 +104,26 @@ async def test_every_role_does_its_work_with_its_own_key(up):
     up.nothing_was_refused()
     up.process.interrupt()
     assert await up.process.exit_code() == 0
+
+
+@pytest.mark.parametrize("sampled", ["00", "01"])
+async def test_the_trace_of_an_agent_crosses_the_accounts_and_comes_back(up, sampled):
+    """The server treats this header by rules of its own, and each agent is in its own account."""
+    traced = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-{sampled}", "tracestate": "rojo=1"}
+    heard: list[dict[str, str]] = []
+
+    async def keep(msg: Msg) -> None:
+        heard.append(dict(msg.headers or {}))
+
+    async with connect_client(up.url, agent=ALICE, login=up.login(ALICE)) as alice:
+        await alice._bus.subscribe(subjects.answers_of(ALICE.replace(".", "-"))[0], keep)
+        await alice._bus.flush()
+        await alice.generate("A lighthouse", timeout_s=20, traced=traced, **SMALL)
+        await until(lambda: len(heard) == 2, "both links")
+    for headers in heard:
+        assert {name: headers.get(name) for name in traced} == traced
+        assert "Nats-Expected-Last-Subject-Sequence" in headers, "its fence stays"
+    up.nothing_was_refused()
 
 
 async def drawn(up: Up, alice: Client) -> None:
