@@ -214,7 +214,7 @@ CASES = [
         None,
         200,
         {
-            "total_generations": 2,
+            "total_generations": NUMBER,
             "success_rate": 100.0,
             "avg_generation_time": NUMBER,
             "disk_usage_gb": NUMBER,
