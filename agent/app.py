@@ -258,7 +258,7 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
             webhooks.run(),
             AlertPosts(bus, settings.hooks).run(),
             retention.run(lambda: projection.caught_up),
-            gateway.desk.strip.run(),
+            gateway.first_screen.strip.run(),
             watchdog.run(),
             bus.stay(),
         ):

@@ -39,7 +39,7 @@ from agent.gateway.relay import Relay, unsubscribe
 from agent.gateway.requests import REQUESTER, Requests
 from agent.gateway.runbook import Runbook
 from agent.gateway.settings import SOCKET_PATH, GatewaySettings
-from agent.gateway.situation import Desk
+from agent.gateway.situation import FirstScreen
 from agent.gateway.sockets import AFTER_MAX, STOP_PATIENCE_S, WAIT_MAX_S, Sockets
 from agent.ledger import Ledger
 from agent.tracing import UNTRACED, Tracer
@@ -86,7 +86,7 @@ class Gateway:
         door = HookDoor(bus, settings)
         self._intake = Intake(bus, settings, self._queue, self._hearing, door, tracer)
         self.gauges = Gauges(bus, self._sockets, ledger, bus.certificates)
-        self.desk = Desk(bus, ledger)
+        self.first_screen = FirstScreen(bus, ledger)
         self._parts = (
             self._intake,
             Requests(bus, self._queue, self._intake),
@@ -100,7 +100,7 @@ class Gateway:
             self._everything,
             Pages(self._document),
             self.gauges,
-            self.desk,
+            self.first_screen,
             Runbook(),
             Dashboard(),
         )

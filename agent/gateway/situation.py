@@ -87,7 +87,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     open: bool | None = None
 
 
-class Desk:
+class FirstScreen:
     """The routes of one gateway about the situation."""
 
     def __init__(self, bus: Bus, ledger: Ledger | None, *, clock: Clock | None = None) -> None:
