@@ -6,12 +6,11 @@ by a `dismissed` fact behind it. It must not decide whether a request is worth a
 
 from collections import deque
 from typing import Final
-from uuid import uuid4
 
 import msgspec
 import structlog
 
-from agent.bus import history, whose
+from agent.bus import facts, history, whose
 from agent.bus.connection import Bus
 from agent.bus.submit import Submitted, submit
 from agent.clock import Clock
@@ -118,23 +117,14 @@ async def replay(
 
 async def dismiss(bus: Bus, who: Identity, by: str, reason: str, clock: Clock) -> None:
     """Take a letter off the list; its chain stays. Raises: BusError."""
-    fact = AssetFact(
-        id=str(uuid4()),
-        request_id=who.request_id,
-        requester=who.requester,
-        kind=DISMISSED,
-        by=by,
-        at=clock.now(),
-        reason=reason,
-    )
-    await bus.store(subjects.asset_fact(who, DISMISSED), msgspec.json.encode(fact))
+    await facts.tell(bus, who, DISMISSED, by=by, clock=clock, reason=reason)
 
 
 async def _dismissal(bus: Bus, who: Identity) -> AssetFact | None:
     """Return the last dismissal of a letter."""
     wanted = subjects.asset_fact(who, DISMISSED)
-    facts = await history.read(bus, subjects.STREAM_EVENTS, wanted, _FACTS_MAX)
-    return msgspec.json.decode(facts[-1].data, type=AssetFact) if facts else None
+    found = await history.read(bus, subjects.STREAM_EVENTS, wanted, _FACTS_MAX)
+    return msgspec.json.decode(found[-1].data, type=AssetFact) if found else None
 
 
 def _letter(subject: str, data: bytes) -> Letter | None:

@@ -17,16 +17,12 @@ from agent.engines.cloud import prices
 from agent.engines.cloud.engine import CloudEngine
 from agent.engines.cloud.faults import (
     BudgetExceededFault,
-    CloudAwayFault,
     FilteredFault,
     KeyRefusedFault,
     ModelGoneFault,
     PaidFault,
-    RateLimitedFault,
-    RefusedFault,
     UnknownOutcomeFault,
 )
-from agent.engines.cloud.pauses import pause_s
 from agent.engines.cloud.prices import Usage
 from agent.engines.cloud.provider import (
     Answer,
@@ -37,6 +33,7 @@ from agent.engines.cloud.provider import (
     plain,
     words,
 )
+from agent.engines.cloud.statuses import fault_of
 from agent.engines.protocol import EngineJob
 from contracts.requests import Quality
 
@@ -174,27 +171,11 @@ class OpenAI:
             )
         if "insufficient_quota" in (error.code, error.type):
             return BudgetExceededFault(f"the account at {TITLE} is out of credits")
-        match answer.status:
-            case HTTPStatus.UNAUTHORIZED:  # Its own words quote parts of the key.
-                return KeyRefusedFault(f"{TITLE} does not accept the key: check {self.key_name}")
-            case HTTPStatus.FORBIDDEN:
-                return KeyRefusedFault(
-                    f"{TITLE} does not permit {self._model} with the key in {self.key_name}"
-                )
-            case HTTPStatus.PAYMENT_REQUIRED:
-                return BudgetExceededFault(f"the account at {TITLE} is out of credits")
-            case HTTPStatus.TOO_MANY_REQUESTS:
-                wait_s = pause_s(answer.headers, PAUSE_S)
-                return RateLimitedFault(
-                    f"{TITLE} takes no calls for {wait_s:.0f} s: too many of them", pause_s=wait_s
-                )
-            case (
-                HTTPStatus.BAD_REQUEST
-                | HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                | HTTPStatus.UNPROCESSABLE_ENTITY
-            ):
-                return RefusedFault(f"{TITLE} refuses the request: {said}")
-        return CloudAwayFault(f"{TITLE} cannot draw now: HTTP {answer.status}, {said}")
+        if answer.status == HTTPStatus.FORBIDDEN:
+            return KeyRefusedFault(
+                f"{TITLE} does not permit {self._model} with the key in {self.key_name}"
+            )
+        return fault_of(answer, TITLE, self.key_name, said, PAUSE_S)
 
     def outlook(self, answer: Answer) -> Outlook:
         """Return what the model's own page says: is it there, and until when."""

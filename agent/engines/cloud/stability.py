@@ -16,17 +16,13 @@ from agent.clock import Clock
 from agent.engines.cloud import prices
 from agent.engines.cloud.engine import CloudEngine
 from agent.engines.cloud.faults import (
-    BudgetExceededFault,
-    CloudAwayFault,
     FilteredFault,
     KeyRefusedFault,
     ModelGoneFault,
     PaidFault,
-    RateLimitedFault,
     RefusedFault,
     UnknownOutcomeFault,
 )
-from agent.engines.cloud.pauses import pause_s
 from agent.engines.cloud.provider import (
     Answer,
     Call,
@@ -37,6 +33,7 @@ from agent.engines.cloud.provider import (
     plain,
     words,
 )
+from agent.engines.cloud.statuses import fault_of
 from agent.engines.protocol import EngineJob
 from contracts.requests import Quality
 
@@ -178,28 +175,13 @@ class Stability:
         match answer.status:
             case HTTPStatus.FORBIDDEN if error.name == "content_moderation":
                 return FilteredFault(f"{TITLE} does not draw this prompt: {error.words}")
-            case HTTPStatus.UNAUTHORIZED:
-                return KeyRefusedFault(f"{TITLE} does not accept the key: check {self.key_name}")
             case HTTPStatus.FORBIDDEN:
                 return KeyRefusedFault(
                     f"{TITLE} does not permit this with the key in {self.key_name}"
                 )
-            case HTTPStatus.PAYMENT_REQUIRED:
-                return BudgetExceededFault(f"the account at {TITLE} is out of credits")
             case HTTPStatus.NOT_FOUND:
                 return ModelGoneFault(f"{TITLE} has no such model any more: {error.words}")
-            case HTTPStatus.TOO_MANY_REQUESTS:
-                wait_s = pause_s(answer.headers, TIME_OUT_S)
-                return RateLimitedFault(
-                    f"{TITLE} takes no calls for {wait_s:.0f} s: too many of them", pause_s=wait_s
-                )
-            case (
-                HTTPStatus.BAD_REQUEST
-                | HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-                | HTTPStatus.UNPROCESSABLE_ENTITY
-            ):
-                return RefusedFault(f"{TITLE} refuses the request: {error.words}")
-        return CloudAwayFault(f"{TITLE} cannot draw now: HTTP {answer.status}, {error.words}")
+        return fault_of(answer, TITLE, self.key_name, error.words, TIME_OUT_S)
 
     def outlook(self, answer: Answer) -> Outlook:
         """Return what the free question says: is the key good, is anything left, is SDXL there."""
