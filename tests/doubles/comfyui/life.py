@@ -16,7 +16,7 @@ from tests.doubles.comfyui.prompts import Item, Prompts
 from tests.doubles.comfyui.settings import Settings
 from tests.doubles.comfyui.sockets import Sockets
 from tests.doubles.comfyui.steps import Workshop
-from tests.doubles.comfyui.traps import Traps
+from tests.doubles.traps import Traps
 
 
 class Life:

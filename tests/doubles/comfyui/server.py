@@ -12,14 +12,15 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.doubles.comfyui.control import Control
 from tests.doubles.comfyui.files import Folders
 from tests.doubles.comfyui.life import Life
 from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.routes import Routes, is_foreign
 from tests.doubles.comfyui.settings import SD15, Settings
-from tests.doubles.comfyui.traps import ACTS, Traps
+from tests.doubles.comfyui.traps import ACTS, TRAPS
 from tests.doubles.comfyui.wire import reset
+from tests.doubles.control import Control
+from tests.doubles.traps import Traps
 
 UPLOAD_LIMIT_BYTES = 104857600
 SHUTDOWN_S = 0.2
@@ -43,7 +44,7 @@ class ComfyDouble:
         **settings: Any,
     ) -> None:
         self.settings = Settings(**settings)
-        self.traps = Traps()
+        self.traps = Traps(TRAPS)
         self.log = Log()
         self.host, self.port = host, port
         self._given = output_dir
@@ -162,6 +163,10 @@ class ComfyDouble:
             self.life.sockets.blocked.close(full["seconds"])
         elif name in ACTS:
             getattr(self, f"_trap_{name}")(full)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what happened."""
+        return self.log.as_json()
 
     def clear(self, name: str) -> None:
         """Take a trap away and undo what it holds up."""

@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 from tests.doubles.comfyui.gate import Gate
 from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.settings import Settings
-from tests.doubles.comfyui.traps import Traps
+from tests.doubles.traps import Traps
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 FORMATS = {"image/jpeg": 1, "image/png": 2}

@@ -18,7 +18,7 @@ from tests.doubles.comfyui.files import SHOWN_ROOT, Folders, OutsideError
 from tests.doubles.comfyui.gate import Gate
 from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.settings import Settings
-from tests.doubles.comfyui.traps import Traps
+from tests.doubles.traps import Traps
 
 UPSCALE_FACTOR = 4
 Inputs = dict[str, Any]

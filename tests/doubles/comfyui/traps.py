@@ -1,14 +1,8 @@
-"""What can go wrong, by name: set in the constructor, on the command line or at run time.
+"""What can go wrong at ComfyUI, by name."""
 
-Knows only names, values and how often; the module that is trapped asks for itself.
-"""
+from tests.doubles.traps import ALWAYS, Known
 
-from dataclasses import dataclass
-from typing import Any
-
-ALWAYS = 1 << 30
-
-TRAPS: dict[str, tuple[str, dict[str, Any]]] = {
+TRAPS: Known = {
     "history_late": ("GET /history/{id} says {} for the first `reads` after the end", {"reads": 2}),
     "deaf_socket_after_reconnect": (
         "a client that comes back gets its first status, then nothing",
@@ -67,55 +61,6 @@ TRAPS: dict[str, tuple[str, dict[str, Any]]] = {
     "decode_ms": ("time to decode", {"value": 0.0}),
     "encode_ms": ("time to encode a text", {"value": 0.0}),
 }
-"""Name -> what it does, and its values with their defaults. `times` counts down to nothing."""
 
 ACTS = {"drop_sockets", "die", "restart_empty", "foreign_prompt", "freeze", "refuse_connections"}
 """Those that happen at once; the rest wait for their occasion."""
-
-
-@dataclass
-class Trap:
-    """A trap that is set."""
-
-    values: dict[str, Any]
-    left: int
-
-
-class Traps:
-    """The traps that are set now."""
-
-    def __init__(self) -> None:
-        self._set: dict[str, Trap] = {}
-
-    def set(self, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Set a trap; return all its values. *Raises* ValueError for a name or value not known."""
-        if name not in TRAPS:
-            raise ValueError(f"no trap {name!r}; known: {', '.join(sorted(TRAPS))}")
-        defaults = TRAPS[name][1]
-        allowed = {"times", *defaults}
-        if unknown := values.keys() - allowed:
-            raise ValueError(f"trap {name} has no {sorted(unknown)}; it has {sorted(allowed)}")
-        full = {"times": None, **defaults, **values}
-        self._set[name] = Trap(full, int(full.get("times") or ALWAYS))
-        return full
-
-    def clear(self, name: str) -> None:
-        """Take a trap away; silent when it was not set."""
-        self._set.pop(name, None)
-
-    def on(self, name: str) -> dict[str, Any] | None:
-        """Return the values of a trap that is set, without using it up."""
-        trap = self._set.get(name)
-        return trap.values if trap and trap.left > 0 else None
-
-    def take(self, name: str, /, **wanted: Any) -> dict[str, Any] | None:
-        """Use a trap once if it is set and each wanted value is its own, or it says any."""
-        values = self.on(name)
-        if values is None or any(values[key] not in (None, want) for key, want in wanted.items()):
-            return None
-        self._set[name].left -= 1
-        return values
-
-    def listing(self) -> dict[str, Any]:
-        """Show the traps that are set, for the control route."""
-        return {n: {**t.values, "left": t.left} for n, t in self._set.items() if t.left > 0}

@@ -13,7 +13,7 @@ from tests.doubles.comfyui.files import Folders
 from tests.doubles.comfyui.life import Life
 from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.settings import Settings
-from tests.doubles.comfyui.traps import Traps
+from tests.doubles.traps import Traps
 
 LINGER_NOT = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends a reset instead of an end, as the kernel does for a killed process."""

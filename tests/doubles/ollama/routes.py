@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.doubles.ollama import wire
 from tests.doubles.ollama.runners import RefusedError, Runner, Runners
 from tests.doubles.ollama.settings import Model, Settings
-from tests.doubles.ollama.traps import Traps
+from tests.doubles.traps import Traps
 
 NDJSON = "application/x-ndjson"
 

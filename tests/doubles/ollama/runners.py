@@ -15,7 +15,8 @@ from typing import Any
 
 from tests.doubles.card import SharedCard
 from tests.doubles.ollama.settings import Model, Settings
-from tests.doubles.ollama.traps import BUSY, Traps
+from tests.doubles.ollama.traps import BUSY
+from tests.doubles.traps import Traps
 
 FOREVER_S = (2**63 - 1) / 1e9
 """What a negative keep_alive becomes: MaxInt64 nanoseconds, some 292 years."""

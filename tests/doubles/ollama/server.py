@@ -14,11 +14,12 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.doubles.card import SharedCard
-from tests.doubles.ollama.control import Control
+from tests.doubles.control import Control
 from tests.doubles.ollama.routes import Routes
 from tests.doubles.ollama.runners import Options, RefusedError, Runners
 from tests.doubles.ollama.settings import Settings
-from tests.doubles.ollama.traps import ACTS, Traps
+from tests.doubles.ollama.traps import ACTS, TRAPS
+from tests.doubles.traps import Traps
 
 SHUTDOWN_S = 0.2
 MIB = 1024 * 1024
@@ -52,7 +53,7 @@ class OllamaDouble:
         **settings: Any,
     ) -> None:
         self.settings = Settings(**settings)
-        self.traps = Traps()
+        self.traps = Traps(TRAPS)
         self.calls: list[Call] = []
         self.host, self.port = host, port
         self._card = card

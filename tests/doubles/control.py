@@ -1,24 +1,25 @@
-"""The control routes under /double/: setting traps, reading the log; not part of ComfyUI."""
+"""The control routes of a double under /double/: setting traps, reading what happened."""
 
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from tests.doubles.comfyui.log import Log
-from tests.doubles.comfyui.traps import TRAPS, Traps
+from tests.doubles.traps import Traps
 
 
 class Trappable(Protocol):
     """What the control routes need of the double."""
 
     traps: Traps
-    log: Log
 
     def trap(self, name: str, /, **values: Any) -> None:
         """Set a trap."""
 
     def clear(self, name: str) -> None:
         """Take a trap away."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what happened."""
 
 
 class Control:
@@ -35,12 +36,13 @@ class Control:
 
     async def log(self, _: web.Request) -> web.Response:
         """Show all that happened."""
-        return web.json_response(self._double.log.as_json())
+        return web.json_response(self._double.as_json())
 
     async def traps(self, _: web.Request) -> web.Response:
         """Show what is known and what is set."""
-        known = {name: {"does": text, "values": values} for name, (text, values) in TRAPS.items()}
-        return web.json_response({"known": known, "set": self._double.traps.listing()})
+        traps = self._double.traps
+        known = {name: {"does": text, "values": its} for name, (text, its) in traps.known.items()}
+        return web.json_response({"known": known, "set": traps.listing()})
 
     async def trap(self, request: web.Request) -> web.Response:
         """Set {"name": ..., values...}; clear it with {"name": ..., "off": true}."""
