@@ -64,7 +64,7 @@ RECORDINGS: dict[str, dict[str, Any]] = {
     "b_cached": {},
     "c_validation": {},
     "d_execution_error": {},
-    "e_interrupt": {"step_ms": 2, "decode_ms": 30, "sleep_scale": 0.05},
+    "e_interrupt": {"step_ms": 20, "decode_ms": 30, "sleep_scale": 0.05},
     "f_queue_delete": {"step_ms": 5},
     "g_queue_order": {"sleep_scale": 0.05},
     "h_info": {},
