@@ -13,6 +13,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.doubles.clouds.traps import Traps
+from tests.doubles.ending import killed, reset
 
 KEY = "sk-double-0123456789"
 SHUTDOWN_S = 0.2
@@ -118,13 +119,8 @@ class CloudDouble:
     async def stop(self) -> None:
         """Listen no more; calls under way are reset."""
         runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        server = runner.server
-        for connection in list(server.connections) if server is not None else []:
-            if connection.transport is not None:
-                connection.transport.abort()
-        await runner.cleanup()
+        if runner is not None:
+            await killed(runner)
 
     # --- every call -----------------------------------------------------------------------------
 
@@ -252,8 +248,7 @@ class CloudDouble:
 
 def cut(request: web.Request) -> web.Response:
     """Reset the connection."""
-    if request.transport is not None:
-        request.transport.abort()
+    reset(request.transport)
     return web.Response()
 
 

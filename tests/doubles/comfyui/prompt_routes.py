@@ -8,7 +8,8 @@ from aiohttp import web
 
 from tests.doubles.comfyui import graph as graphs
 from tests.doubles.comfyui.files import OutsideError
-from tests.doubles.comfyui.wire import Route, Server, reset, trouble
+from tests.doubles.comfyui.wire import Route, Server, trouble
+from tests.doubles.ending import reset
 
 
 class PromptRoutes:

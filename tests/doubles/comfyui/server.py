@@ -18,8 +18,8 @@ from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.routes import Routes, is_foreign
 from tests.doubles.comfyui.settings import SD15, Settings
 from tests.doubles.comfyui.traps import ACTS, TRAPS
-from tests.doubles.comfyui.wire import reset
 from tests.doubles.control import Control
+from tests.doubles.ending import killed, reset
 from tests.doubles.traps import Traps
 
 UPLOAD_LIMIT_BYTES = 104857600
@@ -138,16 +138,9 @@ class ComfyDouble:
         self._tasks.clear()
         if self._life is not None:
             self._life.end()
-        self._cut_all()
         if self._runner is not None:
-            await self._runner.cleanup()
+            await killed(self._runner)
         self._runner = self._site = None
-
-    def _cut_all(self) -> None:
-        """Reset every connection."""
-        server = self._runner.server if self._runner is not None else None
-        for connection in list(server.connections) if server is not None else []:
-            reset(connection.transport)
 
     # --- what goes wrong --------------------------------------------------------------------
 

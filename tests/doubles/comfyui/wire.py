@@ -1,11 +1,7 @@
-"""What the modules of routes share: what they need of the double, and how connections end."""
+"""What the modules of routes share: what they need of the double."""
 
-import contextlib
-import socket
-import struct
-from asyncio import BaseTransport
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from aiohttp import web
 
@@ -14,9 +10,6 @@ from tests.doubles.comfyui.life import Life
 from tests.doubles.comfyui.log import Log
 from tests.doubles.comfyui.settings import Settings
 from tests.doubles.traps import Traps
-
-LINGER_NOT = struct.pack("ii", 1, 0)
-"""SO_LINGER: closing sends a reset instead of an end, as the kernel does for a killed process."""
 
 Route = tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
 """Method, path, and what answers."""
@@ -44,14 +37,3 @@ def trouble() -> web.Response:
     response = web.Response(status=500, text=text)
     response.force_close()
     return response
-
-
-def reset(transport: BaseTransport | None) -> None:
-    """End a connection as the kernel does for a killed process."""
-    if transport is None:
-        return
-    raw = transport.get_extra_info("socket")
-    if raw is not None:
-        with contextlib.suppress(OSError):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
-    cast(Any, transport).abort()

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from tests.doubles.card import SharedCard
 from tests.doubles.control import Control
+from tests.doubles.ending import killed, reset
 from tests.doubles.ollama.routes import Routes
 from tests.doubles.ollama.runners import Options, RefusedError, Runners
 from tests.doubles.ollama.settings import Settings
@@ -153,10 +154,7 @@ class OllamaDouble:
             await asyncio.wait(list(self._tasks))
         runner, self._runner = self._runner, None
         if runner is not None:
-            server = runner.server
-            for connection in list(server.connections) if server is not None else []:
-                _reset(connection.transport)
-            await runner.cleanup()
+            await killed(runner)
         if self._runners is not None:
             self._runners.end()
 
@@ -243,7 +241,7 @@ class OllamaDouble:
         if self.traps.take("redirect", path=path):
             return web.Response(status=307, headers={"Location": "/api/version"})
         if self.traps.take("cut", path=path):
-            _reset(request.transport)
+            reset(request.transport)
             return web.Response()
         return None
 
@@ -255,8 +253,3 @@ def _body(raw: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
-
-
-def _reset(transport: asyncio.BaseTransport | None) -> None:
-    if isinstance(transport, asyncio.Transport):
-        transport.abort()
