@@ -30,6 +30,9 @@ FILE_BYTES: Final = 10_000_000
 """A file is closed when it would grow beyond this; with the one before it, 20 MB at most."""
 LINES_MAX: Final = 1_000
 """Records that may wait for the disk; those beyond are lost, and counted."""
+GATHER_S: Final = 0.1
+"""How long records gather before they are written together. A thread for each of them costs the
+loop more than all the rest of a record, and nobody waits for the file."""
 RECENT_SKIPPED: Final = frozenset({"measure"})
 
 log = structlog.get_logger()
@@ -57,9 +60,10 @@ class Recorder:
         self._seq = await asyncio.to_thread(_last_number, self.path)
 
     async def run(self) -> None:
-        """Write what was recorded, until cancelled."""
+        """Write what was recorded within a moment, until cancelled; `close` writes the rest."""
         while True:
             await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
             await self._write()
 

@@ -4,6 +4,7 @@ that goes wrong with the file stops the worker.
 Method: the recorder on a real folder, fed with moments of a real arbiter.
 """
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from agent.decisions import Recorder
 from agent.gpu.keeper import Moment
 from contracts.requests import Priority, Quality
 from contracts.status import DECISIONS_MAX
+from tests.rig import until
 
 T0 = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -101,6 +103,22 @@ async def test_two_files_hold_the_newest_and_never_more_than_their_size(tmp_path
     assert decisions.find(tmp_path, kept[0], "w1")
     assert decisions.find(tmp_path, 1) == []
     assert decisions.find(tmp_path, 60, "w2") == []
+
+
+async def test_records_of_a_moment_are_written_together_and_without_being_asked(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(decisions, "GATHER_S", 1.0)
+    one = await recorder(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(one.run())
+        for job in "abcdefgh":
+            one.arbitrated(moment(job))
+            await asyncio.sleep(0)
+        assert not one.path.exists()
+        await until(lambda: one.path.exists() and one.path.stat().st_size, "the file")
+        assert numbers(one.path) == list(range(1, 9))
+        running.cancel()
 
 
 async def test_a_disk_that_takes_nothing_loses_records_and_stops_nobody(tmp_path):
