@@ -49,6 +49,9 @@ SECRET_MIN: Final = 6
 """A shorter secret is no secret: hiding it everywhere would hide the log."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FIRST: Final = ("at", "level", "event", "role")
+_json: Final = json.JSONEncoder(default=repr, separators=(",", ":"))
+_LINE: Final = "line_of_mmg"
+"""The attribute of a record that keeps the line written of it."""
 _OWN: Final = ("_record", "_from_structlog")
 """Keys that the formatter puts in and takes out again."""
 
@@ -117,6 +120,18 @@ class LogFile(RotatingFileHandler):
             return True
 
 
+class OnceFormatter(ProcessorFormatter):
+    """Writes a line once for all the handlers that share this formatter."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record, kept with it from the first handler to the last."""
+        line: str | None = getattr(record, _LINE, None)
+        if line is None:
+            line = super().format(record)
+            setattr(record, _LINE, line)
+        return line
+
+
 def configure(format: Format, level: str, directory: Path | None, role: str) -> None:  # noqa: A002
     """Send all log lines of this process to stderr and, given a directory, to files there.
 
@@ -140,7 +155,14 @@ def configure(format: Format, level: str, directory: Path | None, role: str) -> 
         cache_logger_on_first_use=False,  # so that a second configure reaches every module
     )
     foreign = [structlog.stdlib.add_logger_name, *shared]
-    as_json = _formatter([_in_order, structlog.processors.JSONRenderer(to_json)], foreign)
+    as_json = OnceFormatter(
+        processors=[
+            ProcessorFormatter.remove_processors_meta,
+            _in_order,
+            structlog.processors.JSONRenderer(to_json),
+        ],
+        foreign_pre_chain=foreign,
+    )
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(
         as_json if format == "json" else _formatter([_visible, _console()], foreign)
@@ -249,4 +271,4 @@ def _text(key: str, value: object) -> str:
 
 def to_json(event: EventDict, **_: object) -> str:
     """Write one line of JSON: ASCII only, so that no terminal and no pipe can refuse it."""
-    return json.dumps(event, default=repr, separators=(",", ":"))
+    return _json.encode(event)

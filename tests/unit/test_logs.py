@@ -201,6 +201,23 @@ def test_files_hold_everything_and_the_errors_apart(tmp_path, stderr):
     assert line["prompt"] == "\N{SNOWMAN}" * 60 + "…"
 
 
+def test_a_line_for_screen_and_file_is_written_out_once(tmp_path, capsys):
+    logs.configure("json", "info", tmp_path, "worker")
+    written: list[logging.LogRecord] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        written.append(record)
+        return True
+
+    for handler in logs._installed:
+        handler.addFilter(keep)
+    log.warning("one")
+    screen, *files = (handler.format(written[0]) for handler in logs._installed)
+    assert len(files) == 2
+    assert all(line is screen for line in files)
+    assert capsys.readouterr().err == (tmp_path / "errors.log").read_text() == f"{screen}\n"
+
+
 def test_ten_files_of_twenty_megabytes_are_kept(tmp_path):
     logs.configure("json", "info", tmp_path, "worker")
     files = [file for file in logs._installed if isinstance(file, logs.LogFile)]
