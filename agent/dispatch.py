@@ -332,7 +332,7 @@ class Dispatch:
     def _wake(self) -> None:
         """A slot was taken or freed; where the room was never full, a bell tells what comes."""
         if self._limited:
-            self._starts = True
+            self._starts = bool(self._slots.keepers)
             self._lanes.wake()
 
     def _forget(self, key: tuple[Identity, int]) -> None:
