@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test mutants protocol simulate chaos live check format samples screenshots schemas lock clean
+.PHONY: help demo up test mutants protocol simulate chaos bench live check format samples screenshots schemas lock peers-lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,11 @@ chaos: $(READY) ## kill, freeze and cut off real processes, then audit; takes TR
 	@$(BIN)/python -m tests.chaos --trials $${TRIALS:-10} --seed $${SEED:-1} --cluster $${CLUSTER:-1} \
 	  $${CASE:+--case "$$CASE"}
 	@$(BIN)/python -m tests.chaos --report
+
+# Taskiq and FastStream are measured beside mmg, from an environment of their own: mmg needs neither.
+bench: $(READY) ## measure everything beside floors and peers: a table, and data/bench (12 minutes)
+	@$(MAKE) --no-print-directory .venv-bench/.ready || echo "bench: goes on without the peers"
+	@$(BIN)/python -m ops.bench $${ONLY:+--only "$$ONLY"}
 
 # The same suite runs on the double with every `make test`; this is the proof that both agree.
 live: $(READY) ## the engine tests on a real ComfyUI at MMG_COMFYUI_URL (minutes on a CPU)
@@ -81,8 +86,13 @@ lock: $(READY) ## remake requirements.lock; UPGRADE=1 also moves what pyproject.
 	  --universal --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url \
 	  $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
+peers-lock: $(READY) # remake ops/bench/peers/peers.lock
+	@UV_CUSTOM_COMPILE_COMMAND="make peers-lock" $(BIN)/uv pip compile ops/bench/peers/peers.in --quiet \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --output-file ops/bench/peers/peers.lock
+
 clean: ## remove what make built; data and images stay
-	@rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf .venv .venv-bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	@find agent contracts ops tests -name __pycache__ -prune -exec rm -rf {} +
 
 # --- the environment ----------------------------------------------------------------------------
@@ -97,6 +107,15 @@ python_fault = $(shell \
     echo "$(PYTHON) cannot build environments. Install its venv package:" \
       "apt-get install $$("$(PYTHON)" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; \
   fi)
+
+# What `make bench` measures beside mmg.
+.venv-bench/.ready: ops/bench/peers/peers.lock
+	$(if $(python_fault),$(error $(python_fault)))
+	@echo "venv: .venv-bench with the peers of ops/bench/peers/peers.lock"
+	@"$(PYTHON)" -m venv --clear .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
+	  -r ops/bench/peers/peers.lock
+	@touch $@
 
 # An environment that still runs is kept and brought up to the lock; any other is made anew.
 $(READY): requirements.lock pyproject.toml

@@ -1,14 +1,12 @@
 """What mmg adds to one picture, and how busy it keeps the engine.
 
-Run: python -m ops.bench.engine [--jobs 100]. The floor of the same run is a bare aiohttp client
+Run: python -m ops.bench.engine [--json PATH]. The floor of the same run is a bare aiohttp client
 that does the same job on the same ComfyUI double: WebSocket, POST, wait, /view, write, fsync.
 """
 
-import argparse
 import asyncio
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -31,9 +29,12 @@ from agent.embedded import EmbeddedServer
 from contracts import subjects
 from contracts.requests import Priority
 from contracts.subjects import Identity
+from ops.bench.rows import Row, at_least, at_most, p50, p95, report
 
 ROOT = Path(__file__).parents[2]
 SIZE = 1024
+JOBS = 80
+QUEUED = 50
 WAIT_S = 60.0
 
 
@@ -198,7 +199,7 @@ async def site(folder: Path, steps_ms: int, port: int) -> AsyncIterator[tuple[st
         yield url, requests
 
 
-async def overhead(jobs: int) -> None:
+async def overhead(jobs: int) -> list[Row]:
     """Compare one job at a time: mmg, and the bare client, in turns."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -210,12 +211,24 @@ async def overhead(jobs: int) -> None:
                 ended = await (await requests.publish(f"job{number}"))
                 ours.append((ended - began) * 1000)
                 floor += await bare(url, 1, folder)
-    for who, took in (("bare client", floor), ("mmg, publish to completed", ours)):
-        cuts = statistics.quantiles(took, n=20)
-        print(f"{who:<28} p50 {statistics.median(took):6.1f} ms   p95 {cuts[18]:6.1f} ms")
-    added = statistics.median(ours) - statistics.median(floor)
-    ratio = statistics.median(ours) / statistics.median(floor)
-    print(f"added by mmg at p50: {added:.1f} ms ({ratio:.2f}x), target: at most 6 ms")
+    what = "a picture of the ComfyUI double, publish to completed"
+    rows = [
+        Row(
+            what=f"{what}, {word}",
+            figure=middle(ours),
+            unit="ms",
+            floor=middle(floor),
+            floor_of="bare client",
+        )
+        for word, middle in (("p50", p50), ("p95", p95))
+    ]
+    added = Row(
+        what="added by mmg to such a picture, p50",
+        figure=p50(ours) - p50(floor),
+        unit="ms",
+        target=at_most(6.0, "figure"),
+    )
+    return [*rows, added]
 
 
 async def full(url: str, jobs: int) -> float:
@@ -238,7 +251,7 @@ async def full(url: str, jobs: int) -> float:
     raise RuntimeError("the socket fell")
 
 
-async def busy(jobs: int, thumbnails: int) -> None:
+async def busy(jobs: int, thumbnails: int) -> list[Row]:
     """Queue many jobs of 200 ms and see how much of the time the double draws.
 
     The floor is the same number of jobs queued in the double itself, in the same run.
@@ -252,9 +265,17 @@ async def busy(jobs: int, thumbnails: int) -> None:
             if thumbnails:
                 await more_thumbnails(folder, thumbnails)
             ends = [await future for future in futures]
-    share = floor_s / (ends[-1] - ends[0])
     beside = f", {thumbnails} further thumbnails made beside" if thumbnails else ""
-    print(f"{jobs} waiting, 200 ms each{beside}: the double is busy {share:.1%}, target 97 %")
+    return [
+        Row(
+            what=f"executor busy, {jobs} waiting, 200 ms each{beside}",
+            figure=100 * floor_s / (ends[-1] - ends[0]),
+            unit="%",
+            floor=100.0,
+            floor_of="queued in the double",
+            target=at_least(97.0, "figure"),
+        )
+    ]
 
 
 async def more_thumbnails(folder: Path, count: int) -> None:
@@ -269,15 +290,10 @@ async def more_thumbnails(folder: Path, count: int) -> None:
     await store.thumbnails(outputs)
 
 
-def main() -> None:
-    """Read the arguments and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=100, help="jobs one after the other (100)")
-    arguments = parser.parse_args()
-    asyncio.run(overhead(arguments.jobs))
-    asyncio.run(busy(50, 0))
-    asyncio.run(busy(50, 10))
+async def measure() -> list[Row]:
+    """Measure what is added, then how busy the double is."""
+    return [*await overhead(JOBS), *await busy(QUEUED, 0), *await busy(QUEUED, 10)]
 
 
 if __name__ == "__main__":
-    main()
+    report(__doc__, measure)
