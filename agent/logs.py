@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -33,6 +34,8 @@ FILES_MAX: Final = 10
 PROMPT_MAX: Final = 60
 TEXT_MAX: Final = 16_384
 DEPTH_MAX: Final = 6
+KEYS_MAX: Final = 1024
+"""Names of fields whose look is remembered."""
 HIDDEN: Final = "[hidden]"
 
 Format = Literal["json", "console"]
@@ -114,7 +117,7 @@ class LogFile(RotatingFileHandler):
 
     def _moved_away(self, stream: TextIOWrapper) -> bool:
         try:
-            there = Path(self.baseFilename).stat()
+            there = os.stat(self.baseFilename)  # noqa: PTH116 - for each line: a Path costs more
             return not os.path.samestat(there, os.fstat(stream.fileno()))
         except OSError:
             return True
@@ -242,11 +245,16 @@ def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _shown(key: str, value: object, depth: int) -> object:
-    """Return what may be logged of a value: text, numbers, and lists and tables of them."""
-    if _SECRET.search(key):
+    """Return what may be logged of a value: text, numbers, and lists and tables of them.
+
+    What most values are comes first: the checks for tables are slow.
+    """
+    if _is_secret(key):
         return value if value is None or isinstance(value, bool) else HIDDEN
     if value is None or isinstance(value, int):
         return value
+    if isinstance(value, str):
+        return _text(key, value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, msgspec.Struct):
@@ -258,10 +266,18 @@ def _shown(key: str, value: object, depth: int) -> object:
     return _text(key, value)
 
 
+@lru_cache(maxsize=KEYS_MAX)
+def _is_secret(key: str) -> bool:
+    return _SECRET.search(key) is not None
+
+
 def _text(key: str, value: object) -> str:
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
+    if isinstance(value, str):
+        text = str(value)
+    elif isinstance(value, Mapping | list | tuple | set | frozenset):
         return "..."  # Too deep to be read in a log; its repr could hold what is hidden here.
-    text = str(value) if isinstance(value, str | os.PathLike | UUID | datetime) else repr(value)
+    else:
+        text = str(value) if isinstance(value, os.PathLike | UUID | datetime) else repr(value)
     limit = PROMPT_MAX if key in _PROMPTS else TEXT_MAX
     text = _KEYS.sub(HIDDEN, _USER.sub(f"://{HIDDEN}@", text))
     for secret in _known:

@@ -174,8 +174,9 @@ class Job:
 
     def is_overtaken(self, head: LinkHead) -> bool:
         """Tell whether a link that was heard is somebody else's, after what this job has seen."""
-        own = self._author.link_id(head.n, head.kind, head.attempt)
-        return head.n > self._story.place.n and head.id != own
+        if head.n <= self._story.place.n:
+            return False
+        return head.id != self._author.link_id(head.n, head.kind, head.attempt)
 
     # --- the steps -----------------------------------------------------------------------------
 
