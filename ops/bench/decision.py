@@ -16,7 +16,7 @@ from agent.core.arbiter import Arbiter
 from agent.core.board import Board, Entry
 from agent.core.card import Card, ComfyUI, Loaded, Reading, Tenant
 from agent.core.leases import Ask, Need
-from agent.core.promise import Pace
+from agent.core.promise import Pace, Rest
 from agent.core.scheduler import MAX_WAIT_S, Rules, Starts, Wish, order
 from agent.core.standing import Settings
 from agent.core.waiting_room import SIZE, Held, overfull, pull_next
@@ -118,16 +118,7 @@ def asked(wish: Wish) -> Ask:
 
 def gateway(waiting: int) -> list[float]:
     """Find a request's place among all that wait, and when it should start."""
-    board, pace = Board(), Pace()
-    every = [
-        Entry(
-            who=Identity("bench", f"r{number}"),
-            priority=LANES[number % len(LANES)],
-            seq=number,
-            stored_at=AT,
-        )
-        for number in range(waiting)
-    ]
+    every, board, pace = entries(waiting), Board(), Pace()
     board.load(every)
     for seconds in (4.0, 5.0, 6.0):
         pace.learn(seconds)
@@ -136,9 +127,29 @@ def gateway(waiting: int) -> list[float]:
     def decide() -> None:
         found = board.place(choose.choice(every).who)
         assert found is not None, "all of them wait"
-        pace.expect(found - 1, (1.0, 2.0))
+        pace.expect(found - 1, (Rest(1.0, 0.5), Rest(2.0, 0.5)))
 
     return timed(decide)
+
+
+def running(waiting: int) -> list[float]:
+    """Find those that are worked on among all that wait."""
+    board = Board()
+    board.load(entries(waiting))
+    return timed(board.running)
+
+
+def entries(waiting: int) -> list[Entry]:
+    """Return so many that wait, of all classes."""
+    return [
+        Entry(
+            who=Identity("bench", f"r{number}"),
+            priority=LANES[number % len(LANES)],
+            seq=number,
+            stored_at=AT,
+        )
+        for number in range(waiting)
+    ]
 
 
 async def measure() -> list[Row]:
@@ -148,6 +159,7 @@ async def measure() -> list[Row]:
         ("who gets a place, which lanes are pulled", "worker, room of 16", place),
         ("who gets the card", "worker, room of 16", card),
         ("place and expected start", "gateway, all that wait", gateway),
+        ("who is worked on, twice a second at most", "gateway, all that wait", running),
     ):
         few, many = decide(FEW), decide(MANY)
         rows.append(

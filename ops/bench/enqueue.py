@@ -1,38 +1,47 @@
 """What it costs to hand a request over for good: stored, fsync called, answered.
 
 Run: python -m ops.bench.enqueue [--json PATH]. The floor is nats-py publishing the same bytes into
-a plain work queue of the same server. Blocks of both take turns.
+a plain work queue of the same server. All take turns: one by one where each waits for its answer,
+in blocks where a hundred wait at once.
 """
 
 import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import nats
 
 from agent import client
+from agent.client.asking import Fields
 from contracts.requests import Priority
 from ops.bench.contenders import AGENT, BODY, Contender, server
 from ops.bench.loops import PLAIN
 from ops.bench.rows import Row, at_least, p50, report
 
-ROUNDS: Final = 6
-ALONE: Final = 300
-TOGETHER: Final = 600
+ALONE: Final = 800
+ROUNDS: Final = 9
+TOGETHER: Final = 400
 SIDE_BY_SIDE: Final = 100
+
+OPTIONS: Final[Fields] = {"width": 256, "height": 256, "quality": "draft", "priority": "LOW"}
 
 Store = Callable[[str], Awaitable[object]]
 
 
-async def alone(store: Store, name: str) -> float:
-    """Return how many a second are stored, one after the other."""
-    began = time.perf_counter()
+async def alone(ways: Mapping[str, Store]) -> dict[str, float]:
+    """Return how many a second are stored, one after the other: by the median of single ones."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
     for number in range(ALONE):
-        await store(f"{name}-{number}")
-    return ALONE / (time.perf_counter() - began)
+        turn = number % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            began = time.perf_counter()
+            await ways[name](f"alone-{number}-{names.index(name)}")
+            took[name].append(time.perf_counter() - began)
+    return {name: 1 / p50(seconds) for name, seconds in took.items()}
 
 
 async def together(store: Store, name: str) -> float:
@@ -69,17 +78,24 @@ async def measure() -> list[Row]:
             answer = await nc.request(*own.job(number, Priority.LOW), timeout=10)
             assert b'"error"' not in answer.data, answer.data
 
-        async def through_library(number: str) -> None:
-            await library.submit(
-                "bench", request_id=number, width=256, height=256, quality="draft", priority="LOW"
-            )
+        async def own_id(number: str) -> None:
+            await library.submit("bench", request_id=number, **OPTIONS)  # type: ignore[misc]
 
-        ways = {"plain": plain, "request on the wire": wire, "agent.client": through_library}
+        async def id_made(_number: str) -> None:
+            await library.submit("bench", **OPTIONS)
+
+        ways = {
+            "plain": plain,
+            "request on the wire": wire,
+            "agent.client, id made by it": id_made,
+            "agent.client, own id": own_id,
+        }
+        for name, rate in (await alone(ways)).items():
+            rates[name, "alone"].append(rate)
         for turn in range(ROUNDS):
-            for how in (alone, together):
-                for name, store in ways.items():
-                    mark = f"{name[:5].strip()}-{how.__name__}-{turn}".replace(".", "-")
-                    rates[name, how.__name__].append(await how(store, mark.replace(" ", "-")))
+            for name, store in ways.items():
+                mark = f"{store.__name__}-{turn}"
+                rates[name, "together"].append(await together(store, mark))
         await nc.close()
     return [
         Row(
