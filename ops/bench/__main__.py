@@ -37,7 +37,7 @@ BENCHES: Final = (
     Bench(name="workers", limit_s=90),
     Bench(name="takeover", limit_s=80),
     Bench(name="engine", limit_s=150),
-    Bench(name="gateway", limit_s=180),
+    Bench(name="gateway", limit_s=200),
     Bench(name="schedule", limit_s=90),
 )
 PEERS: Final = ("taskiq", "taskiq-nats", "faststream", "nats-py")

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +19,6 @@ ROOT: Final = Path(__file__).parents[2]
 LAST_WORDS: Final = 300
 TIDY_S: Final = 15.0
 KILL: Final = 9
-FLOORS: Final = ("bare", "floor")
-OURS: Final = ("mmg", "ours")
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,47 +109,12 @@ async def _end(child: asyncio.subprocess.Process) -> None:
 
 
 def _read(bench: Bench, path: Path) -> list[Row]:
-    """Read rows; figures in another form are paired with those of their floor by their names."""
+    """Read the rows that a bench has written."""
     try:
         data = path.read_bytes()
     except OSError as error:
         return failed(bench, f"it wrote nothing: {error.strerror}")
     try:
         return decode(data)
-    except msgspec.ValidationError:
-        return paired(bench.name, msgspec.json.decode(data))
-    except msgspec.DecodeError as error:
-        return failed(bench, f"it wrote no JSON: {error}")
-
-
-def paired(name: str, data: object) -> list[Row]:
-    """Make a row of each number in a tree; one under `bare` is the floor of that under `mmg`."""
-    figures = dict(_leaves(data, ()))
-    rows = []
-    for path, figure in figures.items():
-        if any(part in FLOORS for part in path):
-            continue
-        floors = (
-            tuple(floor if part in OURS else part for part in path)
-            for floor in FLOORS
-            if any(part in OURS for part in path)
-        )
-        beside = next((one for one in floors if one in figures), None)
-        rows.append(
-            Row(
-                what=f"{name}: {' '.join(part for part in path if part not in OURS)}",
-                figure=figure,
-                floor=None if beside is None else figures[beside],
-                floor_of="" if beside is None else "bare",
-            )
-        )
-    return rows
-
-
-def _leaves(data: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield the numbers of a tree with their names; lists of single measurements are left out."""
-    if isinstance(data, dict):
-        for name, value in data.items():
-            yield from _leaves(value, (*path, str(name)))
-    elif isinstance(data, int | float) and not isinstance(data, bool):
-        yield path, float(data)
+    except msgspec.MsgspecError as error:
+        return failed(bench, f"it wrote no rows: {error}")
