@@ -27,7 +27,7 @@ from agent.tools import Tools
 from agent.worker import Job
 from contracts import codec, subjects
 from contracts.errors import ErrorBody
-from contracts.events import Idle, Started, WorkerStatus
+from contracts.events import Started, WorkerStatus
 from contracts.requests import Priority
 from contracts.subjects import Identity
 
@@ -66,7 +66,7 @@ class Dispatch:
         self._limited = True
         self._tended_s = 0.0
         self._idle_elsewhere: tuple[str, ...] | None = None
-        self._lanes = Lanes(tools.bus)
+        self._lanes = Lanes(tools.bus, self._patience_s)
         self._jobs: dict[tuple[Identity, int], Job] = {}
         self._tasks: dict[tuple[Identity, int], asyncio.Task[None]] = {}
         self._leaving: set[tuple[Identity, int]] = set()
@@ -118,10 +118,8 @@ class Dispatch:
         await self._clean_up()
         await self._lanes.open()
         bus = self._tools.bus
-        heard = [
-            await bus.subscribe(subject, self._on_overtaking)
-            for subject in subjects.EVENT_OVERTAKING
-        ]
+        overtaking = subjects.EVENT_OVERTAKING
+        heard = [await bus.subscribe(subject, self._on_overtaking) for subject in overtaking]
         heard.append(await bus.subscribe(subjects.IDLE, self._on_idle))
         try:
             async with asyncio.TaskGroup() as group:
@@ -176,6 +174,7 @@ class Dispatch:
     async def _on_overtaking(self, msg: Msg) -> None:
         """Interrupt a job whose chain somebody else has continued: a cancel, or a new owner."""
         who = subjects.parse_pair(msg.subject)
+        self._lanes.taken(who)
         jobs = [job for (owner, _), job in self._jobs.items() if owner == who]
         if not jobs:
             return
@@ -252,15 +251,18 @@ class Dispatch:
     def _working(self) -> list[Job]:
         return [job for job in self._jobs.values() if not job.slot.waits]
 
+    def _patience_s(self) -> float:
+        """Say how long a bell is left to other workers: longer while no card is free here."""
+        return self._presence.patience_s(self._slots.free().get(self._tools.first_slot, 0))
+
     def _held(self) -> tuple[Held, ...]:
         """Return the waiting room as the rules see it."""
-        first = next((facts.slot for facts in self._tools.facts if facts.up), "cpu")
         return tuple(
             Held(
                 job=job_name(job.stored),
                 priority=job.stored.priority,
                 seq=job.stored.seq,
-                slot=job.slot.kind or first,
+                slot=job.slot.kind or self._tools.first_slot,
             )
             for job in self._waiting()
         )
@@ -291,12 +293,9 @@ class Dispatch:
 
     async def _on_idle(self, msg: Msg) -> None:
         """Give back what another worker with a free slot could begin with at once."""
-        try:
-            idle = msgspec.json.decode(msg.data, type=Idle)
-        except msgspec.DecodeError:
-            return
-        if idle.worker != self._tools.worker and not self._stopping:
-            self._idle_elsewhere = idle.kinds
+        kinds = self._presence.heard_idle(msg.data)
+        if kinds and self._waiting() and not self._stopping:
+            self._idle_elsewhere = kinds
             self._lanes.wake()
 
     async def _accept(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:

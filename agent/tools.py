@@ -56,6 +56,11 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
         return chosen
 
     @property
+    def first_slot(self) -> str:
+        """The kind of slot that most requests want here."""
+        return next((facts.slot for facts in self.facts if facts.up), "cpu")
+
+    @property
     def facts(self) -> tuple[EngineFacts, ...]:
         """The engines as routing sees them, in configured order; without a card, as down."""
         found = []

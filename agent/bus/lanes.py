@@ -6,7 +6,7 @@ deliver two requests at once, a cancelled one swallows the next message of its l
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +25,9 @@ PULL_TIMEOUT_S: Final = 3.0
 SAFETY_SWEEP_S: Final = 1.0
 LOOK_AGAIN_S: Final = (0.010, 0.050)
 """A bell may be heard before its message can be pulled: 1 % on one replica, 30 % on three."""
+
+LEFT_MAX: Final = 10_000
+"""Bells that are left to others at a time; further ones count at once."""
 
 log = structlog.get_logger()
 
@@ -66,9 +69,14 @@ class Delivery:
 class Lanes:
     """The lanes as one worker sees them. One `next` at a time."""
 
-    def __init__(self, bus: Bus) -> None:
-        """Nothing is subscribed before `open`."""
+    def __init__(self, bus: Bus, patience_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Nothing is subscribed before `open`.
+
+        `patience_s` says for each bell how long it is left to others before it counts here.
+        """
         self._bus = bus
+        self._patience_s = patience_s
+        self._left: dict[Identity, asyncio.TimerHandle] = {}
         self._inbox = bus.new_inbox()
         self._serial = 0
         self._waiting: tuple[str, asyncio.Future[Msg]] | None = None
@@ -79,8 +87,9 @@ class Lanes:
     async def open(self) -> None:
         """Listen for pulled messages and for everything that may bring work."""
         self._subscriptions.append(await self._bus.subscribe(f"{self._inbox}.*", self._on_pulled))
-        for subject in (subjects.QUEUED_ALL, *subjects.EVENT_HANDED_BACK):
-            self._subscriptions.append(await self._bus.subscribe(subject, self._on_bell))
+        self._subscriptions.append(await self._bus.subscribe(subjects.QUEUED_ALL, self._on_bell))
+        for subject in subjects.EVENT_HANDED_BACK:
+            self._subscriptions.append(await self._bus.subscribe(subject, self._on_handed_back))
         self._bus.on_reconnect.append(self.wake)
         await self._bus.flush()
 
@@ -91,18 +100,37 @@ class Lanes:
         self._subscriptions.clear()
         if self.wake in self._bus.on_reconnect:
             self._bus.on_reconnect.remove(self.wake)
+        for who in tuple(self._left):
+            self.taken(who)
+
+    def taken(self, who: Identity | None) -> None:
+        """Forget a bell that is still left to others: one of them has the request."""
+        timer = None if who is None else self._left.pop(who, None)
+        if timer is not None:
+            timer.cancel()
 
     def wake(self) -> None:
         """Make a running `wait` return, because something else than a bell changed."""
         self._rung.set()
 
-    async def wait(self, timeout_s: float = SAFETY_SWEEP_S) -> None:
-        """Wait for a bell, a `wake`, or the next safety sweep."""
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for a bell, a `wake`, or the next safety sweep; `timeout_s`: at most so long.
+
+        No safety sweep while a bell is left to others: it would take what they are asking for.
+        """
+        pause_s = SAFETY_SWEEP_S if timeout_s is None else timeout_s
+        while not await self._is_rung(pause_s):
+            if timeout_s is not None or not self._left:
+                return
+
+    async def _is_rung(self, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._rung.wait()
         except TimeoutError:
-            return
+            return False
+        else:
+            return True
         finally:
             self._rung.clear()
 
@@ -169,7 +197,24 @@ class Lanes:
         log.info("lanes.late", subject=msg.subject)
         await Delivery(self._bus, msg).nak()
 
-    async def _on_bell(self, _msg: Msg) -> None:
+    async def _on_bell(self, msg: Msg) -> None:
+        self._leave(subjects.parse_queued(msg.subject))
+
+    async def _on_handed_back(self, msg: Msg) -> None:
+        self._leave(subjects.parse_pair(msg.subject))
+
+    def _leave(self, who: Identity | None) -> None:
+        """Leave a bell to others for a moment, if that is wished."""
+        pause_s = self._patience_s()
+        if pause_s <= 0 or who is None or len(self._left) >= LEFT_MAX:
+            self._ring(who)
+        elif who not in self._left:
+            loop = asyncio.get_running_loop()
+            self._left[who] = loop.call_later(pause_s, self._ring, who)
+
+    def _ring(self, who: Identity | None) -> None:
+        if who is not None:
+            self._left.pop(who, None)
         self._expected += 1
         self._rung.set()
 

@@ -4,6 +4,7 @@ Method: real lanes on a real server; a pause that would be met is made too long 
 """
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,8 @@ from agent.bus import lanes
 from agent.bus.connection import connect
 from agent.bus.lanes import Lanes
 from agent.embedded import EmbeddedServer
-from tests.rig import Agent
+from contracts.subjects import Identity
+from tests.rig import Agent, until
 
 
 async def test_bell_that_was_answered_does_not_hold_up_the_next_look(
@@ -69,3 +71,70 @@ async def test_message_that_answers_nobody_is_handed_back_and_not_lost(
         assert delivery.num_delivered == 2
         await mine.close()
         await second.close()
+
+
+def is_full(got: list[str], count: int) -> bool:
+    return len(got) == count
+
+
+async def test_who_is_patient_leaves_every_request_to_who_is_not(
+    server: EmbeddedServer, agent: Agent
+) -> None:
+    got: list[str] = []
+
+    async def take(mine: Lanes, name: str) -> None:
+        while True:
+            await mine.wait(60.0)
+            delivery = await mine.next()
+            if delivery is not None:
+                got.append(name)
+                await delivery.ack()
+
+    async with (
+        await connect([server.url], "worker") as bus,
+        await connect([server.url], "other") as other,
+    ):
+        busy, free = Lanes(bus, lambda: 60.0), Lanes(other)
+        await busy.open()
+        await free.open()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(take(busy, "busy")), group.create_task(take(free, "free"))]
+            for number in range(20):
+                await agent.image(f"r{number}")
+                await until(partial(is_full, got, number + 1), "somebody to take it")
+            await until(lambda: len(busy._left) == 20, "all bells to be heard by the other")
+            for task in tasks:
+                task.cancel()
+        assert got == ["free"] * 20
+        await busy.close()
+        await free.close()
+
+
+async def test_bell_that_is_left_to_others_counts_in_the_end(
+    server: EmbeddedServer, agent: Agent
+) -> None:
+    async with await connect([server.url], "worker") as bus:
+        mine = Lanes(bus, lambda: 0.05)
+        await mine.open()
+        await agent.image("r1")
+        async with asyncio.timeout(5):
+            await mine.wait(60.0)
+        delivery = await mine.next()
+        assert delivery is not None
+        assert delivery.subject.endswith(".r1")
+        await mine.close()
+
+
+async def test_bell_of_a_request_that_another_has_begun_is_forgotten(
+    server: EmbeddedServer, agent: Agent
+) -> None:
+    async with await connect([server.url], "worker") as bus:
+        mine = Lanes(bus, lambda: 60.0)
+        await mine.open()
+        await agent.nc.publish("mmg.queued.low.L2-01.r1")
+        await agent.nc.publish("mmg.event.L2-01.r2.released")
+        await until(lambda: len(mine._left) == 2, "both bells")
+        mine.taken(Identity("L2-01", "r1"))
+        assert set(mine._left) == {Identity("L2-01", "r2")}
+        await mine.close()
+        assert not mine._left
