@@ -21,6 +21,7 @@ from agent.backstop import serve_backstop
 from agent.building import (
     build_assets,
     build_engines,
+    build_plan,
     build_server,
     build_slots,
     close_all,
@@ -34,7 +35,7 @@ from agent.building import (
 from agent.bus import lanes
 from agent.bus.cancel import serve_cancels
 from agent.bus.connection import ApiError, Bus, BusError, NoAnswer
-from agent.bus.provision import Plan, provision
+from agent.bus.provision import provision
 from agent.bus.snapshot import serve_snapshots
 from agent.clock import OffsetClock, SystemClock
 from agent.config import Config
@@ -152,8 +153,7 @@ async def machine(config: Config) -> AsyncIterator[Machine]:
             urls = (server.url,)
             await stack.enter_async_context(_beside(_guard(server)))
         async with await open_bus(config, "provision", urls) as bus:
-            plan = Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
-            report = await provision(bus, plan)
+            report = await provision(bus, build_plan(config))
         for step in report.by_hand:
             log.warning("provision.by_hand", step=step)
         bus = await stack.enter_async_context(await open_bus(config, "worker", urls))

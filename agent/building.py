@@ -21,6 +21,7 @@ from agent.assets import AssetStore, SharedStore, open_objects
 from agent.bus.connection import Bus, BusError, connect
 from agent.bus.debts import Debts
 from agent.bus.login import Login
+from agent.bus.provision import Plan
 from agent.clock import Clock, OffsetClock
 from agent.config import Config
 from agent.core.money import Limits
@@ -91,6 +92,15 @@ async def open_bus(
     login = build_login(config)
     return await connect(
         urls or config.bus.urls, role, role=role, patience_s=patience_s, login=login
+    )
+
+
+def build_plan(config: Config) -> Plan:
+    """Return what this site wants of its streams."""
+    return Plan(
+        replicas=config.bus.replicas,
+        ack_wait_s=config.bus.ack_wait_s,
+        events_max_bytes=config.bus.events_max_mib * 1024**2,
     )
 
 

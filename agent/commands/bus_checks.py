@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from agent.building import build_plan
 from agent.bus.connection import Bus, BusError, NoAnswer
 from agent.bus.provision import Difference, Plan, all_consumers, differences, streams
 from agent.bus.snapshot import ask_snapshot
@@ -41,8 +42,7 @@ async def examine(config: Config) -> list[Finding]:
             found = [Finding.ok("bus", f"connected to {places}"), _version(bus)]
             found += site_checks.of_connection(config, bus)
             found.append(await _sync(config, bus))
-            plan = Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
-            assets = await _assets(bus, plan)
+            assets = await _assets(bus, build_plan(config))
             as_designed = all(finding.state != State.FAIL for finding in assets)
             switches = await switch_checks.examine(bus, as_designed=as_designed)
             found += [*assets, await _workers(bus), *switches]

@@ -8,14 +8,10 @@ import asyncio
 
 import msgspec
 
-from agent.bus.provision import Plan, Report, provision
+from agent.building import build_plan
+from agent.bus.provision import Report, provision
 from agent.commands import exits, session
 from agent.config import Config
-
-
-def plan_of(config: Config) -> Plan:
-    """Return what this site wants of the server."""
-    return Plan(replicas=config.bus.replicas, ack_wait_s=config.bus.ack_wait_s)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -30,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _provision(config: Config) -> Report:
     async with session.plain_bus(config, role="provision") as bus:
-        return await provision(bus, plan_of(config))
+        return await provision(bus, build_plan(config))
 
 
 def _print(report: Report) -> None:

@@ -6,7 +6,7 @@ toml file), and relative paths start there too, wherever they were written. Layo
 with each key's name in the environment and in `.env`:
 
     [bus]      url MMG_NATS_URL · port MMG_NATS_PORT · ack_wait_s MMG_ACK_WAIT_S
-               replicas MMG_REPLICAS
+               replicas MMG_REPLICAS · events_max_mib MMG_EVENTS_MAX_MIB
                agent_queued_max MMG_AGENT_QUEUED_MAX
     [http]     host MMG_HTTP_HOST · port MMG_HTTP_PORT · public_url MMG_PUBLIC_URL
                keys_file MMG_KEYS_FILE · key MMG_KEY · trusted_proxies MMG_TRUSTED_PROXIES

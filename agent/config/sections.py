@@ -22,6 +22,7 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     ack_wait_s: float
     replicas: int
+    events_max_mib: int
     agent_queued_max: int | None
 
     @property
@@ -36,7 +37,8 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True):
         url = None if self.url is None else mask(self.url)
         return (
             f"Bus(url={url!r}, port={self.port}, ack_wait_s={self.ack_wait_s},"
-            f" replicas={self.replicas}, agent_queued_max={self.agent_queued_max})"
+            f" replicas={self.replicas}, events_max_mib={self.events_max_mib},"
+            f" agent_queued_max={self.agent_queued_max})"
         )
 
 

@@ -58,6 +58,15 @@ _BUS: Final = (
         help="copies of each stream: 1 for a single nats-server, 3 or 5 in a cluster",
     ),
     Row(
+        name="MMG_EVENTS_MAX_MIB",
+        section="bus",
+        key="events_max_mib",
+        default="2048",
+        parse=values.whole(64, 10_000_000),
+        allowed="64 to 10000000",
+        help="what the stream of links may take; nats-server's max_file_store has to allow it",
+    ),
+    Row(
         name="MMG_AGENT_QUEUED_MAX",
         section="bus",
         key="agent_queued_max",

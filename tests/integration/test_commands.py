@@ -76,6 +76,17 @@ async def test_a_queue_without_streams_says_what_to_run(home, capsys):
         await server.stop()
 
 
+async def test_provision_gives_the_event_store_what_the_setting_says(
+    embedded, home, capsys, monkeypatch
+):
+    monkeypatch.setenv("MMG_EVENTS_MAX_MIB", "3000")
+    assert await mmg("provision") == 0
+    assert "MMG_EVENTS: changed" in capsys.readouterr().out
+    async with await connect([embedded.url], "test") as bus:
+        config = json.loads(await bus.api("STREAM.INFO.MMG_EVENTS"))["config"]
+    assert config["max_bytes"] == 3000 * 1024**2
+
+
 async def test_the_demo_makes_a_picture_from_nothing_and_again(home, capsys):
     for seed in ("7", "8"):
         assert await mmg("demo", "--quality", "draft", "--seed", seed) == 0

@@ -23,6 +23,7 @@ BAD = {
     "MMG_NATS_PORT": "65536",
     "MMG_ACK_WAIT_S": "0.5",
     "MMG_REPLICAS": "2",
+    "MMG_EVENTS_MAX_MIB": "63",
     "MMG_AGENT_QUEUED_MAX": "0",
     "MMG_HTTP_HOST": "everywhere",
     "MMG_HTTP_PORT": "54_112",
@@ -99,7 +100,7 @@ def shown(loaded) -> dict[str, tuple[str, str]]:
 def test_nothing_set_gives_the_documented_defaults(tmp_path):
     loaded = load({}, tmp_path)
     assert loaded.bus == config.Bus(
-        url=None, port=4222, ack_wait_s=30, replicas=1, agent_queued_max=None
+        url=None, port=4222, ack_wait_s=30, replicas=1, events_max_mib=2048, agent_queued_max=None
     )
     assert loaded.bus.urls == ("nats://127.0.0.1:4222",)
     assert loaded.http == config.Http(
