@@ -23,8 +23,11 @@ _NODE = """\
 server_name: n{index}
 host: "127.0.0.1"
 port: {port}
+http: "127.0.0.1:{monitor}"
 max_payload: 1MB
 jetstream {{ store_dir: {store}, sync_interval: always, strict: true }}
+"""
+_ROUTES = """\
 cluster {{
   name: chaos
   host: "127.0.0.1"
@@ -77,13 +80,22 @@ class Single:
 
 
 class Cluster:
-    """Three servers that replicate everything; the leader of the events is the one killed."""
+    """Three servers that replicate everything; the leader of the events is the one killed.
+
+    One alone is a plain server. `monitors` are the ports of their figures over HTTP.
+    """
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder = folder
         self.ports = [free_port() for _ in range(size)]
+        self.monitors = [free_port() for _ in range(size)]
         self._routes = [free_port() for _ in range(size)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of those that run."""
+        return tuple(process.pid for process in self._processes.values())
 
     async def start(self) -> None:
         for index in range(len(self.ports)):
@@ -104,10 +116,11 @@ class Cluster:
         text = _NODE.format(
             index=index,
             port=self.ports[index],
+            monitor=self.monitors[index],
             store=json.dumps(str(folder / "jetstream")),
-            route=self._routes[index],
-            routes=routes,
         )
+        if len(self.ports) > 1:
+            text += _ROUTES.format(route=self._routes[index], routes=routes)
         config.write_text(text, encoding="utf-8")
         command = [str(find_binary()), "-c", str(config), "-l", str(folder / "nats-server.log")]
         self._processes[index] = await asyncio.to_thread(

@@ -116,7 +116,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agent.quota": (*RUNNING, "agent.backstop"),
     **dict.fromkeys(("agent.__main__", "agent.app", "agent.building", "agent.cli"), ALL),
     **dict.fromkeys(("agent.commands", "agent.doctor"), ALL),
-    "ops": (*ALL, "tests.simulation"),
+    "ops": (*ALL, "tests.chaos.servers", "tests.simulation"),
 }
 EXCEPT = {"agent.gateway": ("agent.core.arbiter",)}
 ONLY_MSGSPEC = ("contracts", "agent.core")
