@@ -215,8 +215,8 @@ class Dispatch:
             await self._lanes.wait()
 
     def _lanes_to_pull(self) -> tuple[Priority, ...]:
-        """Return the lanes that may be pulled now, in order; none while no engine works."""
-        if self._readiness.closed is not None or not self._tools.is_any_ready:
+        """Return the lanes to pull, in order; none without an engine, or while some go back."""
+        if self._readiness.closed is not None or self._leaving or not self._tools.is_any_ready:
             return ()
         pulls = pull_next(self._held(), self._slots.free(), self._lookahead)
         return self._standing_by.open([pull.lane for pull in pulls])
@@ -237,8 +237,9 @@ class Dispatch:
         self._give_back(group, overfull(self._held(), self._lookahead))
         if self._idle_elsewhere is not None:
             kinds, self._idle_elsewhere = self._idle_elsewhere, None
-            order = self._slots.order()
-            self._give_back(group, give_back(self._held(), "idle", order=order, kinds=kinds))
+            order, busy = self._slots.order(), self._slots.busy()
+            gone = give_back(self._held(), "idle", order=order, kinds=kinds, busy=busy)
+            self._give_back(group, gone)
 
     def _waiting(self) -> list[Job]:
         """Return the jobs that hold a delivery and wait for a slot."""
@@ -326,7 +327,7 @@ class Dispatch:
             return
         if job.handed_back:
             await self._hand_back(job)
-        self._forget(key)
+        self._forget(key, wakes=not job.handed_back)  # Else it would pull back what it just gave.
 
     def _wake(self) -> None:
         """A slot was taken or freed; where the room was never full, a bell tells what comes."""
@@ -334,12 +335,13 @@ class Dispatch:
             self._starts = bool(self._slots.keepers)
             self._lanes.wake()
 
-    def _forget(self, key: tuple[Identity, int]) -> None:
+    def _forget(self, key: tuple[Identity, int], *, wakes: bool = True) -> None:
         self._jobs.pop(key, None)
         self._tasks.pop(key, None)
         if not self._jobs:
             self._idle.set()
-        self._lanes.wake()
+        if wakes:
+            self._lanes.wake()
 
     async def _drop(self, delivery: Delivery, error: ErrorBody | None) -> None:
         """Take out a message whose subject has no place for an answer."""

@@ -156,6 +156,14 @@ class Slots:
             found[GPU] = sum(1 for _ in idle)
         return found
 
+    def busy(self) -> tuple[str, ...]:
+        """Return the kinds of which every slot is in use."""
+        found = [kind for kind, places in self.places.items() if places.taken and not places.free]
+        cards = [keeper for keeper in self.keepers.values() if not keeper.lost]
+        if cards and all(keeper.arbiter.lease is not None for keeper in cards):
+            found.append(GPU)
+        return tuple(found)
+
     def has_card(self) -> bool:
         """Tell whether any card is this worker's now."""
         return any(not keeper.lost for keeper in self.keepers.values())

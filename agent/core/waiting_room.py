@@ -116,6 +116,7 @@ def give_back(
     *,
     order: Sequence[str] = (),
     kinds: Collection[str] = (),
+    busy: Collection[str] = (),
 ) -> tuple[GiveBack, ...]:
     """Say who goes back to the lanes: in ascending sequence, so that each lane keeps its order.
 
@@ -123,8 +124,10 @@ def give_back(
     2. `card_lost`: those that wait for the card. Order: the arbiter first sends to the cloud who
        may go there.
     3. `idle`: another worker has a free slot of these `kinds` and nothing to pull. Every second one
-       of those that wait for such a slot, in the `order` in which they would start here, and never
-       the first: so both workers have work that is equally urgent.
+       of those that wait for such a slot, in the `order` in which they would start here: so both
+       workers have work that is equally urgent. The first of them goes too if all slots of its kind
+       are in use here, in `busy`: it would wait for the end of a run beside a slot that is free.
+       Otherwise it is about to start, and perhaps an LLM was unloaded for it.
     """
     match why:
         case "drain":  # 1
@@ -141,7 +144,8 @@ def give_back(
                     one.seq,
                 ),
             )
-            return _in_order(able[1::2], "another worker has a free slot for it")
+            first = 0 if able and able[0].slot in busy else 1
+            return _in_order(able[first::2], "another worker has a free slot for it")
 
 
 def _in_order(held: Sequence[Held], reason: str) -> tuple[GiveBack, ...]:

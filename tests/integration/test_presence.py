@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,20 @@ async def test_no_safety_sweep_takes_what_is_left_to_others(
         assert asyncio.get_running_loop().time() - began_s > 0.5
         await mine.wait()  # Nothing is left to anybody: a safety sweep.
         await mine.close()
+
+
+async def test_what_waits_behind_a_run_goes_to_a_worker_that_becomes_idle(
+    server: EmbeddedServer, agent: Agent, tmp_path: Path
+) -> None:
+    rest: dict[str, Any] = {"slots": 1, "drain_s": 0.0, "lookahead": 16}
+    async with worker_with(server, tmp_path, ScriptedEngine(seconds=60), **rest) as first:
+        await agent.image("r1")
+        await agent.image("r2")
+        await until(lambda: first.running == 2, "one worker to hold both")
+        engine = ScriptedEngine(seconds=60)
+        async with worker_with(server, tmp_path, engine, name="w2", **rest) as second:
+            await until(lambda: second.running == 1, "the other one to get what waits")
+            assert first.running == 1
 
 
 async def test_idle_bell_is_nothing_to_who_holds_nothing(

@@ -21,7 +21,7 @@ import msgspec
 from agent.bus import lanes
 from agent.core import scheduler, waiting_room
 from agent.core.scheduler import MAX_WAIT_S, Rules, Starts, Wish
-from agent.core.waiting_room import LANES, Held
+from agent.core.waiting_room import LANES, SIZE, Held
 from contracts.requests import Priority
 from tests.simulation import fleet_costs
 from tests.simulation.fleet_costs import Rates
@@ -51,11 +51,14 @@ class Manners(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     idle_first: bool
     one_rings: bool
+    gives_first: bool
     heard_s: float = 0.01
 
 
-IN_TURN: Final = Manners(name="in turn", idle_first=True, one_rings=True)
-ALL_AT_ONCE: Final = Manners(name="all at once", idle_first=False, one_rings=False)
+IN_TURN: Final = Manners(name="in turn", idle_first=True, one_rings=True, gives_first=True)
+ALL_AT_ONCE: Final = Manners(
+    name="all at once", idle_first=False, one_rings=False, gives_first=False
+)
 MANNERS: Final = {one.name: one for one in (IN_TURN, ALL_AT_ONCE)}
 
 
@@ -120,8 +123,8 @@ class Fleet:
         self.now_s = self.drawn_s = 0.0
         self.traffic = traffic
         self._arrivals = traffic.arrivals(seed)
-        self._crowded: set[int] = set()
-        self._needless: dict[str, float] = {}
+        self._holding: set[int] = set()
+        self._beside: Counter[str] = Counter()
         self._heap: list[tuple[float, int, Card | None]] = []
         self._seq = 0
 
@@ -185,13 +188,19 @@ class Fleet:
 
     def _count_wakes(self, *, found: bool) -> None:
         """Count who looks after a bell, all but the one who finds it in vain."""
-        full = sum(1 for number in self._crowded if not self.cards[number].may_pull())
-        awake = len(self.cards) - full
         if self.manners.idle_first and len(self.idle):
             awake = fleet_costs.woken(len(self.cards), len(self.idle), self.manners.heard_s)
+        else:
+            awake = self._open()
         vain = max(0, awake - found)
         self.counts["vain"] += vain
         self.pulls[int(self.now_s)] += vain * VAIN_PULLS + GOOD_PULLS * found
+
+    def _open(self) -> int:
+        """Return how many workers pull: all whose room is not full."""
+        crowded = (self.cards[number] for number in self._holding)
+        full = (not card.may_pull() for card in crowded if len(card.room) > SIZE - len(LANES))
+        return len(self.cards) - sum(full)
 
     def _pull(self, card: Card) -> None:
         """Sweep the lanes from high to low for as long as they give something."""
@@ -201,8 +210,6 @@ class Fleet:
                 return
             _, wish, arrival = heapq.heappop(self.lanes[lane])
             card.room[wish.job] = (wish, arrival)
-            if card.draws is not None and len(self.idle):
-                self._needless.setdefault(wish.job, self.now_s)
             self._start(card)
             self._return(card, [one.job for one in waiting_room.overfull(card.held())])
             self._note(card)
@@ -218,9 +225,7 @@ class Fleet:
         wish, arrival = card.room.pop(turn.job)
         card.draws = wish
         self.tally.started(wish.priority, self.now_s - arrival.at_s, wish.max_wait_s)
-        since_s = self._needless.pop(wish.job, None)
-        if since_s is not None and self.now_s - since_s > 1.0:
-            self.counts["needless"] += 1
+        self.counts["beside"] += self._beside.pop(wish.job, 0) > 1
         self.drawn_s += arrival.real_s
         heapq.heappush(self._heap, (self.now_s + arrival.real_s, wish.seq, card))
 
@@ -232,23 +237,27 @@ class Fleet:
 
     def _second(self) -> None:
         """Let those who have nothing to do look at the lanes, and ring."""
-        open_ = len(self.cards) - len(self._crowded)
+        open_ = self._open()
         rings = min(1, len(self.idle)) if self.manners.one_rings else len(self.idle)
         sweeps = open_ if self.manners.one_rings else open_ * min(1 + rings, SWEEPS_MAX)
         self.counts["sweeps"] += sweeps
         self.pulls[int(self.now_s)] += sweeps * len(LANES)
         self.counts["rings"] += rings
-        for _ in range(min(rings, waiting_room.SIZE.bit_length())):  # Nobody can halve more often.
-            for number in sorted(self._crowded):
+        for _ in range(min(rings, SIZE.bit_length())):  # Nobody can halve more often.
+            for number in sorted(self._holding):
                 if len(self.idle):
                     self._share(self.cards[number])
+        for number in self._holding if len(self.idle) else ():
+            self._beside.update(list(self.cards[number].room))
 
     def _share(self, card: Card) -> None:
         """Hand back what a worker with nothing to do could begin."""
         waiting = [wish for wish, _ in card.room.values()]
         turns = scheduler.order(waiting, moment(self.now_s), card.starts, RULES)
         names = [turn.job for turn in turns]
-        backs = waiting_room.give_back(card.held(), "idle", order=names, kinds=(SLOT,))
+        busy = (SLOT,) if card.draws is not None and self.manners.gives_first else ()
+        held = card.held()
+        backs = waiting_room.give_back(held, "idle", order=names, kinds=(SLOT,), busy=busy)
         self._return(card, [one.job for one in backs])
 
     def _return(self, card: Card, names: list[str]) -> None:
@@ -259,15 +268,15 @@ class Fleet:
             self._put(wish, arrival)
 
     def _note(self, card: Card) -> None:
-        """Keep the sets of who is idle and who holds several true."""
+        """Keep the sets of who is idle and who holds something true."""
         if card.draws is None and not card.room:
             self.idle.add(card.number)
         else:
             self.idle.drop(card.number)
-        if len(card.room) > 1:
-            self._crowded.add(card.number)
+        if card.room:
+            self._holding.add(card.number)
         else:
-            self._crowded.discard(card.number)
+            self._holding.discard(card.number)
 
     # --- what it came to -----------------------------------------------------------------------
 
@@ -300,11 +309,11 @@ def line(fleet: Fleet) -> str:
     tally, rates = fleet.tally, fleet.rates()
     late = " ".join(f"{tally.late_share(one):5.1f}" for one in Priority)
     waits = " ".join(f"{tally.wait_s(one, 0.95):5.1f}" for one in Priority)
-    needless = 100 * fleet.counts["needless"] / max(1, tally.requests)
+    beside = 100 * fleet.counts["beside"] / max(1, tally.requests)
     return (
         f"{rates.workers:>8} {fleet.manners.name:<12}{tally.requests:>10,}"
         f"{rates.drawing / rates.workers:>6.2f}      {late}           {waits}"
-        f"  {needless:>24.1f} % {fleet.counts['handed back']:>12,} {fleet.counts['vain']:>12,}"
+        f"  {beside:>24.1f} % {fleet.counts['handed back']:>12,} {fleet.counts['vain']:>12,}"
         f" {fleet.pulls.total() / tally.total_s:>9,.0f} {max(fleet.pulls.values()):>9,}"
     )
 

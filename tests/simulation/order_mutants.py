@@ -213,8 +213,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    for lane in reversed(LANES):\n        rule,",
     ),
     mutant("given back in any order", ROOM, _room, "sorted(held, key=lambda one: one.seq)", "held"),
-    mutant("an idle worker gets the next to start", ROOM, _room, "able[1::2]", "able[0::2]"),
-    mutant("an idle worker gets all", ROOM, _room, "able[1::2]", "able"),
+    mutant("an idle worker gets who is about to start", ROOM, _room, " else 1\n", " else 0\n"),
+    mutant("an idle worker never gets the next", ROOM, _room, "first = 0 if", "first = 1 if"),
+    mutant("an idle worker gets all", ROOM, _room, "able[first::2]", "able"),
     mutant(
         "a lost card gives the cloud's jobs back",
         ROOM,

@@ -7,13 +7,14 @@ at once do worse shows that the judge can tell. Then what it costs, by the table
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
 from contracts.requests import Priority
 from tests.simulation import fleet_costs
 from tests.simulation.fleet import ALL_AT_ONCE, IN_TURN, Fleet, Manners, play
 from tests.simulation.fleet_costs import Use
 
-FEW, MANY = 4, 200
+FEW, MANY = 4, 120
 
 
 def quiet(size: int, manners: Manners, seed: int = 1) -> Fleet:
@@ -29,13 +30,22 @@ def first(fleet: Fleet) -> Use:
 def test_nobody_waits_beside_a_card_that_is_free(size):
     fleet = quiet(size, IN_TURN)
     assert fleet.tally.requests > 20 * size
-    assert fleet.counts["needless"] == 0
+    assert fleet.counts["beside"] == 0
     assert fleet.tally.late[Priority.CRITICAL] == 0
+
+
+def test_who_becomes_idle_gets_what_waits_behind_a_run():
+    fleet = play(20, 4000.0 * 20, IN_TURN, seed=1, days=0.1)
+    kept = replace(IN_TURN, gives_first=False)
+    before = play(20, 4000.0 * 20, kept, seed=1, days=0.1)
+    late = Priority.CRITICAL
+    assert fleet.tally.late_share(late) < before.tally.late_share(late)
+    assert fleet.counts["beside"] < before.counts["beside"] / 4
 
 
 def test_workers_that_all_look_at_once_keep_requests_from_free_cards():
     fleet = quiet(MANY, ALL_AT_ONCE)
-    assert fleet.counts["needless"] > fleet.tally.requests / 20
+    assert fleet.counts["beside"] > fleet.tally.requests / 20
     assert fleet.counts["vain"] > 4 * quiet(MANY, IN_TURN).counts["vain"]
 
 

@@ -98,11 +98,20 @@ def test_those_that_wait_for_the_card_go_back_when_it_is_lost():
     assert gone(give_back(held, "card_lost")) == ["H0", "L1"]
 
 
-def test_an_idle_worker_gets_every_second_and_never_the_next_to_start():
+def test_an_idle_worker_gets_every_second_and_not_the_one_that_is_about_to_start():
     held = room("HHHHL")
     starts = ["H3", "H0", "L4", "H1", "H2"]
     assert gone(give_back(held, "idle", order=starts)) == ["H0", "H1"]
     assert gone(give_back(room("H"), "idle")) == []
+    assert gone(give_back([], "idle", busy=("gpu",))) == []
+
+
+def test_an_idle_worker_gets_the_next_to_start_too_while_somebody_draws_here():
+    held = room("HHHHL")
+    starts = ["H3", "H0", "L4", "H1", "H2"]
+    assert gone(give_back(held, "idle", order=starts, busy=("gpu",))) == ["H2", "H3", "L4"]
+    assert gone(give_back(room("H"), "idle", busy=("gpu",))) == ["H0"]
+    assert gone(give_back(room("H"), "idle", busy=("cloud",))) == []
 
 
 def test_an_idle_worker_gets_only_what_its_free_slot_can_do():
