@@ -43,8 +43,9 @@ from agent.gpu.keeper import Keeper
 from agent.gpu.meter import Meter
 from agent.gpu.nvml import Nvml
 from agent.ollama import Ollama
+from agent.places import Places
 from agent.site.layout import Layout
-from agent.slots import CLOUD, GPU, Places, Slots
+from agent.slots import CLOUD, GPU, Slots
 from agent.tools import Tools
 from agent.workflows import load_workflows
 from contracts.requests import Priority

@@ -17,8 +17,9 @@ from agent.core.money import Limits
 from agent.core.scheduler import Rules
 from agent.dispatch import Dispatch
 from agent.embedded import EmbeddedServer
+from agent.places import Places
 from agent.readiness import Readiness
-from agent.slots import Places, Slots
+from agent.slots import Slots
 from agent.styles import load_styles
 from agent.tools import Tools
 from agent.turnstile import Turnstile

@@ -11,7 +11,7 @@ import pytest
 from agent.core.durations import FIRST_S, Durations, Kind
 from agent.core.routing import Candidate
 from agent.core.scheduler import Night, Rules, Wish
-from agent.slots import Places
+from agent.places import Places
 from contracts.requests import Options, Priority, Quality, Request
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
