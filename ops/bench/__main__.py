@@ -61,7 +61,7 @@ def surroundings() -> dict[str, object]:
     peers = said(str(PEERS_PYTHON), "-c", ask, *PEERS).split()
     return {
         "python": platform.python_version(),
-        "nats-server": said(str(find_binary()), "--version"),
+        "nats-server": said(str(find_binary()), "--version").rpartition("v")[2],
         "mmg": version("mmg"),
         "commit": said("git", "describe", "--always", "--dirty"),
         "nats-py": version("nats-py"),
