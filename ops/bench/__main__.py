@@ -28,7 +28,7 @@ from ops.bench.rows import markdown, show
 FOLDER: Final = ROOT / "data" / "bench"
 MINUTES: Final = 14.0
 BENCHES: Final = (
-    Bench(name="dispatch", limit_s=240),
+    Bench(name="dispatch", limit_s=300),
     Bench(name="calls", limit_s=60),
     Bench(name="enqueue", limit_s=60),
     Bench(name="jump", limit_s=90),
