@@ -239,8 +239,9 @@ class Turnstile:
 
     async def _read(self) -> None:
         for name in self._engines:
-            before = self.breakers.get(name, CLOSED)
-            now = self.breakers[name] = await books.read_breaker(self._bus, name)
+            now = await books.read_breaker(self._bus, name)
+            before = self.breakers.get(name, CLOSED)  # After the answer: others read beside it.
+            self.breakers[name] = now
             if now.until is not None and now.until != before.until:
                 log.warning("breaker.open", engine=name, faults=now.faults, until=str(now.until))
         self.books = await books.read_money(self._bus)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from agent.bus import books
 from agent.bus.connection import Bus, connect
@@ -112,6 +113,19 @@ async def test_three_faults_in_a_row_close_the_way_for_all_workers(bus):
         await until(lambda: not other.seen(LOCAL.facts, WHO, 0.0).is_ready, "the other hears it")
         with pytest.raises(EngineDownFault, match="gets no jobs"):
             await other.enter(LOCAL, attempt(9))
+
+
+async def test_a_breaker_that_opens_is_told_once_however_many_read_it(bus):
+    stile = Turnstile(bus, OffsetClock(SystemClock()), "w1", Limits())
+    await stile.open((LOCAL,))
+    now = SystemClock().now()
+    for number in range(3):
+        await books.failed(bus, LOCAL.name, f"job{number}", EngineDownFault.code, now)
+    with capture_logs() as said:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(5):
+                group.create_task(stile._read())
+    assert [line["event"] for line in said] == ["breaker.open"]
 
 
 async def test_faults_of_requests_and_cancels_do_not_count(bus):
