@@ -6,11 +6,11 @@ The only place that knows every part. It decides nothing about a request.
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -65,6 +65,8 @@ SWITCH_S: Final = 0.0001
 default is fifty times as long, and a card would wait for its next job."""
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +178,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
     """Build a worker on an open bus. Raises: BusError without streams, unless it may `wait`."""
     sys.setswitchinterval(SWITCH_S)
     with own_name(config.worker.name) as name:
-        ack_wait_s = await _ack_wait_s(bus, wait=wait)
+        ack_wait_s = await _answered(partial(lanes.ack_wait_s, bus), wait=wait)
         clock = OffsetClock(SystemClock())
         config = named(config, name)
         engines = await build_engines(config, clock, name)
@@ -186,7 +188,7 @@ async def _worker(config: Config, bus: Bus, *, wait: bool) -> AsyncIterator[Disp
         slots = build_slots(config, bus, clock, engines, ollama)
         recorder = await recorded(config.storage.data_dir, slots, name)
         turnstile = Turnstile(bus, clock, name, limits(config))
-        await turnstile.open(tuple(engines.values()))
+        await _answered(partial(turnstile.open, tuple(engines.values())), wait=wait)
         tools = Tools(
             bus=bus,
             assets=assets,
@@ -269,11 +271,14 @@ async def _gateway(config: Config, bus: Bus) -> AsyncIterator[Gateway]:
         await tracer.close()
 
 
-async def _ack_wait_s(bus: Bus, *, wait: bool) -> float:
-    """Read ack_wait from the lanes; wait for somebody to provision them where that may be."""
+async def _answered(ask: Callable[[], Awaitable[T]], *, wait: bool) -> T:
+    """Ask the server; again where one may `wait` for it: streams to come, or a leader to be chosen.
+
+    Raises: BusError.
+    """
     while True:
         try:
-            return await lanes.ack_wait_s(bus)
+            return await ask()
         except ApiError as error:
             if not error.not_found:
                 raise

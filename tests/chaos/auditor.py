@@ -78,7 +78,7 @@ class Evidence:
     heard: list[tuple[str, str]] | None = None
     """Request and link id of every end heard on the reply subjects; None: not to be judged."""
     killed: list[str] = field(default_factory=list)
-    """Workers that were killed: what they left on the disk is for the daily prune."""
+    """Workers that were killed, or stopped without an answer: what they left is for the prune."""
 
     @classmethod
     def read(cls, path: Path) -> "Evidence":

@@ -135,7 +135,7 @@ class Lab:
             accepted=self.outside.accepted,
             cancels=self.outside.cancels,
             heard=None if self.here.server_kills else self.outside.heard,
-            killed=[n for n, p in self.here.programs.items() if p.kills] if killed else [],
+            killed=self.here.cut_off() if killed else [],
         )
         evidence.write(self.here.folder / "evidence.json")
         audit = await auditor.audit(self.nc, self.here.assets, evidence)

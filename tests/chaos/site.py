@@ -31,6 +31,7 @@ PROVISION_S = 30.0
 STOP_S = 30.0
 READY_S = 30.0
 CLOCK = SystemClock()
+UNDECIDED = "dispatch.left_undecided"
 
 
 class Program:
@@ -269,6 +270,18 @@ class Site:
                 problems.append(f"{program.name} did not stop in order: {code}")
             problems += program.died
         return problems
+
+    def cut_off(self) -> list[str]:
+        """Return who was killed, or stopped with an append that nobody had answered.
+
+        Both leave pictures of which they cannot know whether a chain names them.
+        """
+        return [
+            name
+            for name, program in self.programs.items()
+            if program.kills
+            or any(line.get("event") == UNDECIDED for line in log_lines(program.words))
+        ]
 
     def said(self, event: str) -> int:
         """Return how often a log line of this name was written by anybody."""

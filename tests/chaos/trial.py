@@ -235,7 +235,7 @@ class Trial:
             accepted=outside.accepted,
             cancels=outside.cancels,
             heard=None if here.server_kills else outside.heard,
-            killed=[name for name, program in here.programs.items() if program.kills],
+            killed=here.cut_off(),
         )
         evidence.write(self.folder / "evidence.json")
         audit = await auditor.audit(nc, here.assets, evidence)
