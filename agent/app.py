@@ -372,5 +372,7 @@ class _Stop:
             self.ask()
             return
         self._early = self._early or self._heard == 1
+        if self._heard > 1:
+            log.warning("stopped_at_once", hint="a worker's requests come back after ack_wait")
         if self._task is not None:
             self._task.cancel()

@@ -31,7 +31,7 @@ PROVISION_S = 30.0
 STOP_S = 30.0
 READY_S = 30.0
 CLOCK = SystemClock()
-UNDECIDED = "dispatch.left_undecided"
+UNDECIDED = {"dispatch.left_undecided", "stopped_at_once"}
 
 
 class Program:
@@ -280,7 +280,7 @@ class Site:
             name
             for name, program in self.programs.items()
             if program.kills
-            or any(line.get("event") == UNDECIDED for line in log_lines(program.words))
+            or any(line.get("event") in UNDECIDED for line in log_lines(program.words))
         ]
 
     def said(self, event: str) -> int:

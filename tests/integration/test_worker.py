@@ -208,3 +208,18 @@ async def test_worker_that_is_stopped_while_its_server_is_away_does_not_wait_for
         process.terminate()
         assert await process.exit_code(25) == 0, process.words
         assert "dispatch.left_undecided" in process.words
+
+
+async def test_second_signal_stops_a_worker_at_once_and_its_log_says_so(
+    tmp_path: Path, server: EmbeddedServer, agent: Agent
+) -> None:
+    async with worker(tmp_path, server.url, MMG_DRAIN_S="300") as process:
+        await process.says("worker.ready")
+        await agent.image("r1", **LONG)
+        await until(lambda: starts(agent), "the start")
+        process.terminate()
+        await process.says("worker.stopping")
+        process.terminate()
+        await process.exit_code(10)
+        assert "stopped_at_once" in process.words
+    assert [link["kind"] for link in await agent.chain("r1")] == ["started"]
