@@ -7,6 +7,7 @@ import asyncio
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.bus import lanes
 from agent.bus.connection import connect
@@ -62,13 +63,19 @@ async def test_message_that_answers_nobody_is_handed_back_and_not_lost(
         await second.open()
         await agent.image("r1", priority="low")
         subject = "$JS.API.CONSUMER.MSG.NEXT.MMG_REQUESTS.lane-low"
-        await bus.publish(subject, b'{"batch":1,"no_wait":true}', reply=f"{mine._inbox}.stray")
-        await bus.flush()  # The stray pull is the first to be served, whatever the load.
 
+        async def is_late() -> bool:
+            # Again, because a pull may come before its message can be pulled.
+            await bus.publish(subject, b'{"batch":1,"no_wait":true}', reply=f"{mine._inbox}.stray")
+            await bus.flush()
+            return any(line["event"] == "lanes.late" for line in said)
+
+        with capture_logs() as said:
+            await until(is_late, "a message that nobody waits for")
         async with asyncio.timeout(5):
             while (delivery := await second.next()) is None:
                 await second.wait(0.05)
-        assert delivery.num_delivered == 2
+        assert delivery.num_delivered >= 2
         await mine.close()
         await second.close()
 
