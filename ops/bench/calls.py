@@ -114,9 +114,13 @@ def usual(jobs: list[list[str]]) -> Calls:
     return Counter(fewest)
 
 
+BESIDE: Final = ("API CONSUMER MSG NEXT", "API STREAM INFO", "worker")
+"""Pulls, and what a worker says and asks every few seconds, with jobs and without."""
+
+
 def own(calls: list[str]) -> list[str]:
-    """Return the calls of the job itself in their order, without the pulls beside it."""
-    return [call for call in calls if not call.startswith("API CONSUMER MSG NEXT")]
+    """Return the calls of the job itself in their order, without what goes on beside it."""
+    return [call for call in calls if not call.startswith(BESIDE)]
 
 
 async def measure() -> list[Row]:

@@ -69,6 +69,9 @@ async def test_sending_again_uses_up_the_allowance_for_sending(tmp_path):
 
 async def test_nobody_uses_up_the_tickets_of_everybody(tmp_path):
     async with guarded(tmp_path, rate_limits=True) as site:
-        statuses = [(await site.ask("ann", "POST", f"{API}/ws-ticket"))[0] for _ in range(241)]
-        assert statuses == [200] * 240 + [429]
+        statuses = []
+        while len(statuses) < 300 and 429 not in statuses:  # A slow machine earns a few meanwhile.
+            statuses.append((await site.ask("ann", "POST", f"{API}/ws-ticket"))[0])
+        assert statuses[:240] == [200] * 240
+        assert statuses[-1] == 429
         assert (await site.ask("bob", "POST", f"{API}/ws-ticket"))[0] == 200
