@@ -69,7 +69,7 @@ async def test_sending_again_uses_up_the_allowance_for_sending(tmp_path):
 
 async def test_nobody_uses_up_the_tickets_of_everybody(tmp_path):
     async with guarded(tmp_path, rate_limits=True) as site:
-        statuses = []
+        statuses: list[int] = []
         while len(statuses) < 300 and 429 not in statuses:  # A slow machine earns a few meanwhile.
             statuses.append((await site.ask("ann", "POST", f"{API}/ws-ticket"))[0])
         assert statuses[:240] == [200] * 240
