@@ -8,9 +8,8 @@ drew with another model before, which has to load this one first.
 
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from agent.core.catalog import SIZES
+from agent.core.moving import Mean
 from contracts.requests import AspectRatio, Quality, Request
 
 FIRST_S: Final = 10.0
@@ -32,20 +31,12 @@ class Kind(NamedTuple):
     workflow: str | None
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one kind of run. Units: seconds for each unit of work."""
-
-    runs: int
-    mean: float
-    error: float
-
-
 class Durations:
     """Learns; the oldest kinds are forgotten beyond a bound."""
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._paces: dict[tuple[Kind, bool], Pace] = {}
+        self._paces: dict[tuple[Kind, bool], Mean] = {}
         self._models: dict[str, str] = {}
 
     def expected(
@@ -77,18 +68,7 @@ class Durations:
             self._models.pop(place, None)
             self._models[place] = kind.model
             _bounded(self._models)
-        before = self._paces.pop(key, None)
-        if before is None:
-            pace = Pace(runs=1, mean=rate, error=rate / 2)
-        else:
-            weight = max(WEIGHT, 1 / (before.runs + 1))
-            off = abs(rate - before.mean)
-            pace = Pace(
-                runs=before.runs + 1,
-                mean=before.mean + weight * (rate - before.mean),
-                error=before.error + weight * (off - before.error),
-            )
-        self._paces[key] = pace
+        self._paces[key] = self._paces.pop(key, Mean()).after(rate, WEIGHT)
         _bounded(self._paces)
 
     def _is_cold(self, place: str | None, kind: Kind) -> bool:

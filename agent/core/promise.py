@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.core.moving import Mean
+
 FIRST_S: Final = 10.0
 FIRST_ERROR_S: Final = 5.0
 WEIGHT: Final = 0.1
@@ -41,20 +43,21 @@ class Pace:
 
     def __init__(self) -> None:
         """No run is known."""
-        self.runs = 0
-        self.mean_s = FIRST_S
-        self.error_s = FIRST_ERROR_S
+        self._known = Mean()
+
+    @property
+    def mean_s(self) -> float:
+        """How long a run takes."""
+        return self._known.mean if self._known.runs else FIRST_S
+
+    @property
+    def error_s(self) -> float:
+        """How far that may be off."""
+        return self._known.error if self._known.runs else FIRST_ERROR_S
 
     def learn(self, seconds: float) -> None:
         """Take in a run that succeeded."""
-        self.runs += 1
-        if self.runs == 1:
-            self.mean_s, self.error_s = seconds, seconds / 2
-            return
-        weight = max(WEIGHT, 1 / self.runs)
-        off = abs(seconds - self.mean_s)
-        self.mean_s += weight * (seconds - self.mean_s)
-        self.error_s += weight * (off - self.error_s)
+        self._known = self._known.after(seconds, WEIGHT)
 
     def expect(self, before: int, rests: Sequence[Rest]) -> Expected:
         """Return when a request with `before` others in front of it should start.
